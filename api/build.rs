@@ -1,9 +1,11 @@
 //! Compiles the protos in pure Rust: no protoc.
+#[expect(clippy::print_stdout, reason = "how a build script speaks to cargo")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(["proto/push.proto"], ["proto"])?;
     tonic_prost_build::configure()
-        .skip_debug(".meshgate.push.v1alpha1.Certificate")
+        .enable_type_names()
+        .skip_debug([".meshgate.push.v1alpha1.Certificate"])
         .compile_fds(descriptors)?;
     Ok(())
 }

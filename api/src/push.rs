@@ -1,6 +1,6 @@
 //! The pushed configuration: generated from `proto/push.proto`, plus what both ends must compute alike.
 
-#[expect(missing_debug_implementations, unreachable_pub, reason = "generated code")]
+#[expect(clippy::allow_attributes, reason = "generated code")]
 mod generated {
     tonic::include_proto!("meshgate.push.v1alpha1");
 }
@@ -18,9 +18,14 @@ impl fmt::Debug for Certificate {
 }
 
 /// A resource type that travels over [`push_client::PushClient::delta`].
-pub trait ResourceBody: prost::Message + Default + prost::Name {
+pub trait ResourceBody: prost::Message + prost::Name + Default {
     /// The `type_url` of requests, responses and bodies.
-    fn type_url_of() -> String {
+    fn resource_type_url() -> String {
         format!("type.meshgate.dev/{}", Self::full_name())
     }
 }
+
+impl ResourceBody for EdgeHost {}
+impl ResourceBody for Service {}
+impl ResourceBody for Certificate {}
+impl ResourceBody for Workload {}
