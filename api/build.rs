@@ -1,11 +1,13 @@
 //! Compiles the protos in pure Rust: no protoc.
+
 #[expect(clippy::print_stdout, reason = "how a build script speaks to cargo")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(["proto/push.proto"], ["proto"])?;
+    let mut prost = tonic_prost_build::Config::new();
+    prost.enable_type_names();
     tonic_prost_build::configure()
-        .enable_type_names()
         .skip_debug([".meshgate.push.v1alpha1.Certificate"])
-        .compile_fds(descriptors)?;
+        .compile_fds_with_config(descriptors, prost)?;
     Ok(())
 }
