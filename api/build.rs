@@ -1,6 +1,5 @@
 //! Compiles the protos in pure Rust: no protoc.
 
-#[expect(clippy::print_stdout, reason = "how a build script speaks to cargo")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(["proto/push.proto"], ["proto"])?;
