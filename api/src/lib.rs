@@ -2,5 +2,7 @@
 //!
 //! No decisions are made here. Data-plane crates use it without the `client` feature.
 
+#[cfg(feature = "client")]
+pub mod client;
 pub mod names;
 pub mod push;

@@ -33,7 +33,10 @@ pub struct Key {
 impl Key {
     /// Key of a namespaced object.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 
     /// Key of a cluster-scoped object.
@@ -44,13 +47,20 @@ impl Key {
     /// Key of an object of any kind.
     pub fn of<K: Resource>(object: &K) -> Self {
         let meta = object.meta();
-        Self::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+        Self::new(
+            meta.namespace.clone().unwrap_or_default(),
+            meta.name.clone().unwrap_or_default(),
+        )
     }
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
+        if self.namespace.is_empty() {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
     }
 }
 
@@ -80,7 +90,9 @@ impl<K> Change<K> {
     /// The object in its newest known state.
     pub fn object(&self) -> &Arc<K> {
         match self {
-            Self::Added(object) | Self::Updated { after: object, .. } | Self::Deleted(object) => object,
+            Self::Added(object) | Self::Updated { after: object, .. } | Self::Deleted(object) => {
+                object
+            }
         }
     }
 
@@ -116,13 +128,18 @@ struct Shared<K> {
 
 impl<K> Clone for Cache<K> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
     }
 }
 
 impl<K> Debug for Cache<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cache").field("objects", &self.len()).field("synced", &*self.shared.synced.borrow()).finish()
+        f.debug_struct("Cache")
+            .field("objects", &self.len())
+            .field("synced", &*self.shared.synced.borrow())
+            .finish()
     }
 }
 
@@ -191,15 +208,28 @@ impl<K> Cache<K> {
 
     /// Calls `listener` after each change, from the watching task: it must be quick and must not block.
     pub fn on_change(&self, listener: impl Fn(&Change<K>) + Send + Sync + 'static) {
-        self.shared.listeners.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(listener));
+        self.shared
+            .listeners
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Box::new(listener));
     }
 
     fn objects(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<Key, Arc<K>>> {
-        self.shared.objects.read().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .objects
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell(&self, change: &Change<K>) {
-        for listener in self.shared.listeners.read().unwrap_or_else(PoisonError::into_inner).iter() {
+        for listener in self
+            .shared
+            .listeners
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+        {
             listener(change);
         }
     }
@@ -210,18 +240,28 @@ impl<K: Resource> Cache<K> {
     pub fn apply(&self, mut object: K) {
         object.meta_mut().managed_fields = None;
         let key = Key::of(&object);
-        if let Some(listing) = self.shared.listing.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        if let Some(listing) = self
+            .shared
+            .listing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_mut()
+        {
             listing.insert(key.clone());
         }
         self.observe(&object);
         let after = Arc::new(object);
         let before = {
-            let mut objects = self.shared.objects.write().unwrap_or_else(PoisonError::into_inner);
+            let mut objects = self
+                .shared
+                .objects
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
             objects.insert(key, Arc::clone(&after))
         };
         match before {
             None => self.tell(&Change::Added(after)),
-            Some(before) if same_version(&before, &after) => {}
+            Some(before) if same_version(&*before, &*after) => {}
             // Deleted and created again under one name between two events of ours.
             Some(before) if before.meta().uid != after.meta().uid => {
                 self.tell(&Change::Deleted(before));
@@ -235,28 +275,52 @@ impl<K: Resource> Cache<K> {
     pub fn delete(&self, object: K) {
         let key = Key::of(&object);
         self.observe(&object);
-        let known = self.shared.objects.write().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        let known = self
+            .shared
+            .objects
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&key);
         if known.is_some() {
             self.tell(&Change::Deleted(Arc::new(object)));
         }
     }
 
     fn observe(&self, object: &K) {
-        self.shared.observed.fetch_max(resource_version(object.meta()), Ordering::AcqRel);
+        self.shared
+            .observed
+            .fetch_max(resource_version(object.meta()), Ordering::AcqRel);
     }
 
     /// A list begins: whatever it does not mention is gone when it ends.
     pub fn list_begins(&self) {
-        *self.shared.listing.lock().unwrap_or_else(PoisonError::into_inner) = Some(BTreeSet::new());
+        *self
+            .shared
+            .listing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(BTreeSet::new());
     }
 
     /// The list is complete.
     pub fn list_ends(&self) {
-        let listed = self.shared.listing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let listed = self
+            .shared
+            .listing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(listed) = listed {
             let gone: Vec<Arc<K>> = {
-                let mut objects = self.shared.objects.write().unwrap_or_else(PoisonError::into_inner);
-                let keys: Vec<Key> = objects.keys().filter(|key| !listed.contains(key)).cloned().collect();
+                let mut objects = self
+                    .shared
+                    .objects
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner);
+                let keys: Vec<Key> = objects
+                    .keys()
+                    .filter(|key| !listed.contains(key))
+                    .cloned()
+                    .collect();
                 keys.iter().filter_map(|key| objects.remove(key)).collect()
             };
             for object in gone {
@@ -285,7 +349,9 @@ where
         while let Some(event) = events.next().await {
             match event {
                 Ok(watcher::Event::Init) => self.list_begins(),
-                Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => self.apply(object),
+                Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => {
+                    self.apply(object)
+                }
                 Ok(watcher::Event::InitDone) => {
                     wait = RETRY_MIN;
                     self.list_ends();
@@ -337,7 +403,9 @@ mod tests {
                 Change::Deleted(_) => "-",
             };
             let key = Key::of(&**change.object());
-            told.lock().expect("not poisoned").push(format!("{verb}{key}"));
+            told.lock()
+                .expect("not poisoned")
+                .push(format!("{verb}{key}"));
         });
         (cache, log)
     }
@@ -353,7 +421,10 @@ mod tests {
         cache.apply(object("a/one", "1", 3));
         cache.apply(object("a/one", "9", 4));
         cache.delete(object("b/two", "2", 5));
-        assert_eq!(log.lock().unwrap().as_slice(), ["+a/one", "+b/two", "~a/one", "-a/one", "+a/one", "-b/two"]);
+        assert_eq!(
+            log.lock().unwrap().as_slice(),
+            ["+a/one", "+b/two", "~a/one", "-a/one", "+a/one", "-b/two"]
+        );
         assert_eq!(cache.observed(), 5);
     }
 
@@ -366,9 +437,15 @@ mod tests {
         cache.list_ends();
         cache.list_begins();
         cache.apply(object("a/two", "2", 2));
-        assert!(cache.get(&Key::new("a", "one")).is_some(), "a list under way hides nothing");
+        assert!(
+            cache.get(&Key::new("a", "one")).is_some(),
+            "a list under way hides nothing"
+        );
         cache.list_ends();
-        assert_eq!(log.lock().unwrap().as_slice(), ["+a/one", "+a/two", "-a/one"]);
+        assert_eq!(
+            log.lock().unwrap().as_slice(),
+            ["+a/one", "+a/two", "-a/one"]
+        );
     }
 
     #[test]
@@ -377,7 +454,11 @@ mod tests {
         for (uid, name) in ["a/x", "a-b/x", "a/y", "b/x"].iter().enumerate() {
             cache.apply(object(name, &uid.to_string(), 1));
         }
-        let names: Vec<String> = cache.in_namespace("a").iter().map(|o| Key::of(&**o).to_string()).collect();
+        let names: Vec<String> = cache
+            .in_namespace("a")
+            .iter()
+            .map(|o| Key::of(&**o).to_string())
+            .collect();
         assert_eq!(names, ["a/x", "a/y"]);
     }
 }

@@ -20,12 +20,20 @@ pub fn is_already_exists(error: &Error) -> bool {
 
 /// The namespace is being deleted: nothing can be created in it, and nothing needs to be.
 pub fn is_namespace_terminating(error: &Error) -> bool {
-    let Error::Api(status) = error else { return false };
+    let Error::Api(status) = error else {
+        return false;
+    };
     let causes = status.details.iter().flat_map(|details| &details.causes);
-    status.code == 403 && causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+    status.code == 403
+        && causes
+            .into_iter()
+            .any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 /// The object's resource version as a number; 0 where there is none.
 pub fn resource_version(meta: &ObjectMeta) -> u64 {
-    meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+    meta.resource_version
+        .as_deref()
+        .and_then(|version| version.parse().ok())
+        .unwrap_or(0)
 }
