@@ -1,1 +1,27 @@
-//! meshgate-schema
+//! What Kubernetes 1.36 knows about its kinds, as pure functions over JSON values.
+//!
+//! A [`Registry`] is an immutable snapshot of everything served; a [`Kind`] is one resource in one group version and
+//! carries the life of a write: decode strictly, apply a patch, default, prepare, validate. Discovery, OpenAPI,
+//! tables, selectors and the protobuf form come from the same facts. There is no clock, no randomness and no I/O here.
+
+pub mod custom;
+mod decode;
+mod failure;
+mod field_error;
+pub mod names;
+mod openapi;
+pub mod quantity;
+mod registry;
+mod selector;
+mod table;
+pub mod time;
+
+pub use custom as crd;
+pub use decode::{Decoded, FieldValidation, Media, PatchType};
+pub use failure::Failure;
+pub use field_error::{FieldError, FieldErrorKind};
+pub use registry::{
+    Aggregated, AggregatedVersion, DiscoveryScope, Kind, Registry, ScalePaths, Subresource,
+};
+pub use selector::{FieldSelector, LabelSelector};
+pub use table::{IncludeObject, TableOptions};
