@@ -1,0 +1,203 @@
+//! The one writer: takes what is queued, checks it, commits it with one fsync, shows it, acknowledges it.
+//!
+//! A thread of its own because the commit blocks; group commit comes by itself: whatever arrives during one
+//! fsync is the next batch.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::journal::{Change, Journal};
+use crate::store::{Expect, Health, Shared, Write, WriteError};
+use crate::{Entry, Revision};
+
+/// Writes per fsync: bounds the latency of a batch's first writer.
+const BATCH_WRITES_MAX: usize = 512;
+/// Between attempts to bring a failed medium back while nobody writes.
+const RECOVERY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A write and where its answer goes.
+pub(crate) struct Job {
+    pub(crate) write: Write,
+    pub(crate) reply: oneshot::Sender<Result<Revision, WriteError>>,
+}
+
+type Reply = oneshot::Sender<Result<Revision, WriteError>>;
+
+/// A batch that passed its checks but is not durable yet.
+#[derive(Default)]
+struct Batch {
+    changes: Vec<(Revision, Change)>,
+    replies: Vec<(Reply, Revision)>,
+    /// What the batch's earlier writes did to a key; `None` is deleted.
+    pending: HashMap<Arc<str>, Option<Arc<Entry>>>,
+}
+
+pub(crate) fn spawn(
+    journal: impl Journal + 'static,
+    shared: Arc<Shared>,
+    queue: mpsc::Receiver<Job>,
+) -> Result<std::thread::JoinHandle<()>, std::io::Error> {
+    std::thread::Builder::new()
+        .name("store-writer".into())
+        .spawn(move || {
+            Writer {
+                journal,
+                shared,
+                failed: None,
+            }
+            .run(queue);
+        })
+}
+
+struct Writer<J> {
+    journal: J,
+    shared: Arc<Shared>,
+    failed: Option<Failed>,
+}
+
+/// The medium failed; the batch under way may or may not be on it.
+struct Failed {
+    reason: Arc<str>,
+    changes: Vec<(Revision, Change)>,
+}
+
+impl<J: Journal> Writer<J> {
+    fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        let mut jobs = Vec::new();
+        while queue.blocking_recv_many(&mut jobs, BATCH_WRITES_MAX) > 0 {
+            if self.failed.is_none() {
+                self.write(std::mem::take(&mut jobs));
+            }
+            while let Some(failed) = &self.failed {
+                for job in jobs.drain(..) {
+                    let _ = job
+                        .reply
+                        .send(Err(WriteError::Unavailable(Arc::clone(&failed.reason))));
+                }
+                if self.recover() {
+                    break;
+                }
+                // Not a poll of state that could announce itself: a full disk does not say when it has room again.
+                std::thread::sleep(RECOVERY_INTERVAL);
+                while let Ok(job) = queue.try_recv() {
+                    jobs.push(job);
+                }
+                if queue.is_closed() && jobs.is_empty() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, jobs: Vec<Job>) {
+        let batch = self.check(jobs);
+        let Some(&(revision, _)) = batch.changes.last() else {
+            return;
+        };
+        let changes: Vec<Change> = batch
+            .changes
+            .iter()
+            .map(|(_, change)| change.clone())
+            .collect();
+        match self.journal.commit(revision, &changes) {
+            Ok(()) => {
+                self.show(batch.changes);
+                for (reply, revision) in batch.replies {
+                    // The caller may have gone; its write stands.
+                    let _ = reply.send(Ok(revision));
+                }
+            }
+            Err(error) => {
+                let reason: Arc<str> = error.to_string().into();
+                tracing::error!(%reason, "the store failed to write; it is read-only until that is repaired");
+                self.shared
+                    .set_health(Health::ReadOnly(Arc::clone(&reason)));
+                for (reply, _) in batch.replies {
+                    let _ = reply.send(Err(WriteError::Unknown(Arc::clone(&reason))));
+                }
+                self.failed = Some(Failed {
+                    reason,
+                    changes: batch.changes,
+                });
+            }
+        }
+    }
+
+    /// Answers the writes that are not as expected and numbers the others.
+    fn check(&self, jobs: Vec<Job>) -> Batch {
+        let memory = self.shared.memory();
+        let mut batch = Batch::default();
+        let mut revision = memory.revision;
+        for Job { write, reply } in jobs {
+            let current = match batch.pending.get(&write.key) {
+                Some(pending) => pending.clone(),
+                None => memory.find(&write.key).cloned(),
+            };
+            let as_expected = match (write.expect, &current) {
+                (Expect::Absent, current) => current.is_none(),
+                (Expect::Unchanged(at), Some(entry)) => entry.modified == at,
+                (Expect::Unchanged(_), None) => false,
+            };
+            // Deleting what is absent would be a revision without a change.
+            if !as_expected || (write.value.is_none() && current.is_none()) {
+                let _ = reply.send(Err(WriteError::Conflict { current }));
+                continue;
+            }
+            revision += 1;
+            let next = write.value.map(|value| {
+                Arc::new(Entry {
+                    key: Arc::clone(&write.key),
+                    value,
+                    created: current.map_or(revision, |entry| entry.created),
+                    modified: revision,
+                })
+            });
+            let change = match &next {
+                Some(entry) => Change::Put(Arc::clone(entry)),
+                None => Change::Delete(Arc::clone(&write.key)),
+            };
+            batch.changes.push((revision, change));
+            batch.replies.push((reply, revision));
+            batch.pending.insert(write.key, next);
+        }
+        batch
+    }
+
+    /// Makes durable changes visible: memory, observer, then watchers.
+    fn show(&self, changes: Vec<(Revision, Change)>) {
+        let mut memory = self.shared.memory_mut();
+        let mut events = Vec::with_capacity(changes.len());
+        for (revision, change) in changes {
+            let event = memory.apply(revision, change);
+            self.shared.observe(&event);
+            events.push(event);
+        }
+        for event in events {
+            memory.announce(event.key(), event.revision);
+        }
+    }
+
+    /// Tries to bring the medium back; if it turns out to hold the failed batch, that is shown now.
+    fn recover(&mut self) -> bool {
+        let Some(failed) = self.failed.take() else {
+            return true;
+        };
+        let held = match self.journal.recover() {
+            Ok(revision) => revision,
+            Err(error) => {
+                tracing::debug!(%error, "the store's medium is not back yet");
+                self.failed = Some(failed);
+                return false;
+            }
+        };
+        if failed.changes.last().is_some_and(|&(last, _)| last == held) {
+            self.show(failed.changes);
+        }
+        tracing::info!(revision = held, "the store takes writes again");
+        self.shared.set_health(Health::Writable);
+        true
+    }
+}
