@@ -5,4 +5,5 @@
 #[cfg(feature = "client")]
 pub mod client;
 pub mod names;
+pub mod policies;
 pub mod push;

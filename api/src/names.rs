@@ -6,6 +6,10 @@ pub const POLICY_GROUP: &str = "meshgate.dev";
 pub const POLICY_VERSION: &str = "v1alpha1";
 /// Where the control plane's and the edge's own objects live.
 pub const SYSTEM_NAMESPACE: &str = "meshgate-system";
+/// Name of the edge's Deployment, Service and ServiceAccount in [`SYSTEM_NAMESPACE`].
+pub const EDGE: &str = "edge";
+/// `controllerName` in the status of our policies.
+pub const POLICY_CONTROLLER: &str = "meshgate.dev/control";
 /// `spec.controller` of our IngressClass.
 pub const INGRESS_CONTROLLER: &str = "meshgate.dev/ingress";
 /// Name of our IngressClass, the default one.
@@ -27,6 +31,12 @@ pub const SKIP_INBOUND_PORTS: &str = "meshgate.dev/skip-inbound-ports";
 pub const SKIP_OUTBOUND_PORTS: &str = "meshgate.dev/skip-outbound-ports";
 /// Pod or Service annotation: ports passed on as TCP without detection.
 pub const OPAQUE_PORTS: &str = "meshgate.dev/opaque-ports";
+/// Pod annotation: memory request and limit of the injected container.
+pub const PROXY_MEMORY: &str = "meshgate.dev/proxy-memory";
+/// Pod annotation: CPU request of the injected container.
+pub const PROXY_CPU: &str = "meshgate.dev/proxy-cpu";
+/// Pod annotation: log filter of the injected container.
+pub const PROXY_LOG_LEVEL: &str = "meshgate.dev/proxy-log-level";
 /// Name of the injected container.
 pub const SIDECAR_CONTAINER: &str = "meshgate-sidecar";
 

@@ -6,11 +6,13 @@
 
 mod cache;
 mod event;
+mod quantity;
 mod queue;
 mod write;
 
 pub use cache::{Cache, Change, Key};
 pub use event::{EventKind, EventSink, Recorder, Reference};
+pub use quantity::{BadQuantity, Quantity};
 pub use queue::{Next, Queue};
 pub use write::{
     is_already_exists, is_conflict, is_namespace_terminating, is_not_found, resource_version,

@@ -1,0 +1,239 @@
+//! `BackendPolicy`.
+
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+use super::{Reserved, TargetRef, duration::GatewayDuration};
+
+/// `spec` of a BackendPolicy. What is absent keeps its default.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendPolicySpec {
+    /// Services it applies to.
+    pub target_refs: Vec<TargetRef>,
+    /// What the endpoints speak.
+    #[serde(default)]
+    pub protocol: Option<Protocol>,
+    /// How an endpoint is chosen.
+    #[serde(default)]
+    pub load_balancing: Option<LoadBalancing>,
+    /// How long things may take.
+    #[serde(default)]
+    pub timeouts: Option<Timeouts>,
+    /// What is tried again.
+    #[serde(default)]
+    pub retries: Option<Retries>,
+    /// When an endpoint is ejected.
+    #[serde(default)]
+    pub circuit_breaker: Option<CircuitBreaker>,
+    /// How much at once.
+    #[serde(default)]
+    pub limits: Option<Limits>,
+    /// Active checks. Not enforced yet.
+    #[serde(default)]
+    pub health_check: Option<Reserved>,
+    /// TLS to endpoints outside the mesh. Not enforced yet.
+    #[serde(default)]
+    pub tls: Option<Reserved>,
+}
+
+/// What endpoints speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum Protocol {
+    /// Detected.
+    Auto,
+    /// HTTP/1.1.
+    #[serde(rename = "HTTP1")]
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    #[serde(rename = "HTTP2")]
+    Http2,
+    /// Bytes.
+    #[serde(rename = "TCP")]
+    Tcp,
+}
+
+/// How an endpoint is chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoadBalancing {
+    /// The rule.
+    #[serde(default)]
+    pub algorithm: Algorithm,
+    /// What ConsistentHash hashes. Not enforced yet.
+    #[serde(default)]
+    pub hash: Option<Reserved>,
+    /// Ramp-up of new endpoints. Not enforced yet.
+    #[serde(default)]
+    pub slow_start: Option<Reserved>,
+    /// Preference for near endpoints. Not enforced yet.
+    #[serde(default)]
+    pub locality: Option<Reserved>,
+}
+
+/// Balancing algorithms.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub enum Algorithm {
+    /// The less loaded of two random endpoints.
+    #[default]
+    LeastRequest,
+    /// Not enforced yet: LeastRequest.
+    PeakEwma,
+    /// In turn.
+    RoundRobin,
+    /// Any.
+    Random,
+    /// Not enforced yet: LeastRequest.
+    ConsistentHash,
+}
+
+/// How long things may take; zero = no limit.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timeouts {
+    /// Until a connection stands.
+    #[serde(default)]
+    pub connect: Option<GatewayDuration>,
+    /// The whole request with its retries.
+    #[serde(default)]
+    pub request: Option<GatewayDuration>,
+    /// Each try.
+    #[serde(default)]
+    pub per_try: Option<GatewayDuration>,
+    /// Without a byte in either direction.
+    #[serde(default)]
+    pub idle: Option<GatewayDuration>,
+}
+
+/// What is tried again.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Retries {
+    /// Tries besides the first.
+    #[serde(default)]
+    pub attempts: Option<u32>,
+    /// ConnectFailure, RefusedStream, ResetBeforeResponse, GatewayError, PerTryTimeout, or a status.
+    #[serde(default)]
+    pub on: Option<Vec<String>>,
+    /// Pause before a retry.
+    #[serde(default)]
+    pub backoff: Option<Backoff>,
+    /// Share of requests that may be retries.
+    #[serde(default)]
+    pub budget: Option<Budget>,
+    /// Larger bodies are not retried once sent: bytes, or with Ki or Mi.
+    #[serde(default)]
+    pub replay_body_max: Option<ByteCount>,
+    /// Hedging. Not enforced yet.
+    #[serde(default)]
+    pub hedge_after: Option<Reserved>,
+}
+
+/// Pause before a retry, doubling with jitter.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Backoff {
+    /// The first.
+    #[serde(default)]
+    pub base: Option<GatewayDuration>,
+    /// The longest.
+    #[serde(default)]
+    pub max: Option<GatewayDuration>,
+}
+
+/// Share of requests that may be retries.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Budget {
+    /// Of the requests of the last seconds.
+    #[serde(default)]
+    pub percent: Option<u32>,
+    /// Always permitted.
+    #[serde(default)]
+    pub min_per_second: Option<u32>,
+}
+
+/// When an endpoint is ejected.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CircuitBreaker {
+    /// 5xx, resets and timeouts in a row; zero turns it off.
+    #[serde(default)]
+    pub consecutive_failures: Option<u32>,
+    /// Ejection by success rate. Not enforced yet.
+    #[serde(default)]
+    pub success_rate: Option<Reserved>,
+    /// For how long, and how many.
+    #[serde(default)]
+    pub ejection: Option<Ejection>,
+}
+
+/// For how long endpoints are ejected, and how many at once.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ejection {
+    /// The first time, doubling.
+    #[serde(default)]
+    pub base: Option<GatewayDuration>,
+    /// The longest.
+    #[serde(default)]
+    pub max: Option<GatewayDuration>,
+    /// Of all endpoints, at once.
+    #[serde(default)]
+    pub max_percent: Option<u32>,
+}
+
+/// How much at once, per proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// Connections to the service.
+    #[serde(default)]
+    pub connections: Option<u32>,
+    /// Requests in flight.
+    #[serde(default)]
+    pub requests: Option<u32>,
+    /// Requests that wait for a connection.
+    #[serde(default)]
+    pub pending: Option<u32>,
+    /// How long they wait.
+    #[serde(default)]
+    pub pending_timeout: Option<GatewayDuration>,
+}
+
+/// A number of bytes: `65536`, `64Ki`, `1Mi`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByteCount(pub u64);
+
+impl FromStr for ByteCount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (digits, unit) = match text {
+            _ if text.ends_with("Ki") => (&text[..text.len() - 2], 1 << 10),
+            _ if text.ends_with("Mi") => (&text[..text.len() - 2], 1 << 20),
+            _ => (text, 1),
+        };
+        digits
+            .parse::<u64>()
+            .ok()
+            .and_then(|count| count.checked_mul(unit))
+            .map(Self)
+            .ok_or_else(|| format!("\"{text}\" is not a number of bytes: write 65536, 64Ki or 1Mi"))
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteCount {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum NumberOrText {
+            Number(u64),
+            Text(String),
+        }
+        match NumberOrText::deserialize(deserializer)? {
+            NumberOrText::Number(count) => Ok(Self(count)),
+            NumberOrText::Text(text) => text.parse().map_err(serde::de::Error::custom),
+        }
+    }
+}
