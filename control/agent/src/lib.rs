@@ -1,1 +1,2 @@
 //! meshgate-agent
+pub mod net;
