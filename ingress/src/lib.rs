@@ -1,1 +1,3 @@
-//! meshgate-ingress
+//! The edge proxy.
+
+mod host_sockets;

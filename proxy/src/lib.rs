@@ -1,1 +1,3 @@
 //! meshgate-proxy
+
+pub mod push;

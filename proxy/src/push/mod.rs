@@ -1,0 +1,13 @@
+//! The proxies' side of the control plane, shared by edge and sidecar: identity, pushed configuration, leased quotas.
+//!
+//! Wire types end here. What is pushed is converted ([`convert`]) into the types the engine enforces, with errors that
+//! name the field; what is refused is answered by name. Everything dials on its own and keeps the last good state: a
+//! proxy serves on without a control plane.
+
+mod backoff;
+pub mod dial;
+pub mod identity;
+mod ledger;
+pub mod report;
+pub mod resource;
+pub mod stream;
