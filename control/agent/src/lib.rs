@@ -1,2 +1,12 @@
-//! meshgate-agent
+//! The node agent: runs the pods that the API assigns to this node, as the kubelet does on a real cluster.
+//!
+//! It is a plain API client. Containers are children of small shim processes ([`shim`]) that survive the agent: a new
+//! agent finds them by their state files and takes them up, nothing restarts. Everything waits on events (watches,
+//! pidfds, inotify, timers that were set for a reason); nothing polls.
+
+pub mod images;
 pub mod net;
+mod run;
+pub mod shim;
+
+pub use run::{AgentError, Options, run};
