@@ -1,0 +1,35 @@
+//! The roles and bindings that every cluster starts with.
+
+use serde::Deserialize as _;
+use serde_json::{Value, json};
+
+use super::rbac::Rule;
+
+/// Ordinary manifests, so that they read as any others.
+const MANIFESTS: &str = include_str!("bootstrap.yaml");
+
+/// Objects to create at start where they are missing. Where they exist, rules and subjects that they lack are added
+/// (unless their annotation `rbac.authorization.kubernetes.io/autoupdate` says `"false"`), and nothing is taken away.
+pub fn bootstrap() -> Vec<Value> {
+    let documents = serde_norway::Deserializer::from_str(MANIFESTS);
+    let mut objects: Vec<Value> = documents
+        .map(|document| {
+            Value::deserialize(document).expect("the manifests are part of the binary and tested")
+        })
+        .collect();
+    for object in &mut objects {
+        let metadata = &mut object["metadata"];
+        metadata["labels"]["kubernetes.io/bootstrapping"] = json!("rbac-defaults");
+        metadata["annotations"]["rbac.authorization.kubernetes.io/autoupdate"] = json!("true");
+    }
+    objects
+}
+
+/// What every node may do apart from its own pods' objects: the rules of the ClusterRole `system:node`.
+pub(super) fn node_rules() -> Vec<Rule> {
+    let objects = bootstrap();
+    let role = objects.iter().find(|object| {
+        object["kind"] == "ClusterRole" && object["metadata"]["name"] == "system:node"
+    });
+    role.map_or_else(Vec::new, |role| Rule::all_of(&role["rules"]).to_vec())
+}
