@@ -1,3 +1,30 @@
-//! meshgate-proxy
+//! The engine that edge and sidecar share.
+//!
+//! A request's life is one story, told once in [`story`] for HTTP/1 and HTTP/2, edge and mesh, inbound and outbound:
+//! identify → route → permit → pick → forward → record. An owner builds an [`Engine`], gives it [`Snapshot`]s and
+//! [`Listener`]s, and lets it run. Nothing outside this crate knows which HTTP library is inside.
 
+mod admin;
+pub mod clock;
+mod engine;
+mod failure;
+pub mod limits;
+pub mod listen;
+mod local;
+pub mod metrics;
+mod pool;
 pub mod push;
+mod record;
+pub mod service;
+pub mod snapshot;
+pub mod tls;
+mod worker;
+
+pub use admin::{Admin, Readiness};
+pub use engine::{Engine, EngineError, EngineOptions};
+pub use failure::{Failure, Limited, Reason, Retry, Side, Step};
+pub use listen::{Listener, ListenerKind, ListenerLimits, OriginalDestination};
+pub use record::RecordFormat;
+pub use service::{EndpointSpec, Limits, Policy, Protocol, Service, ServiceSpec};
+pub use snapshot::{Rule, Services, Snapshot, Target, Workload};
+pub use tls::MeshTls;

@@ -1,0 +1,142 @@
+//! Hosts, then paths.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::host::{HOST_MAX_BYTES, HostName, wildcard_suffix};
+use super::rules::HostRules;
+
+/// All hosts of an edge. The rules of a host are shared, so a change of one host costs nothing for the others.
+#[derive(Debug)]
+pub struct RouteTable<T> {
+    exact: HashMap<Box<str>, Arc<HostRules<T>>>,
+    wildcard: HashMap<Box<str>, Arc<HostRules<T>>>,
+    any: Option<Arc<HostRules<T>>>,
+}
+
+/// Why a request belongs to no rule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum NoRoute {
+    /// Nobody serves this host.
+    #[error("no rule for this host")]
+    Host,
+    /// The host is served, but not at this path.
+    #[error("no rule for this path")]
+    Path,
+}
+
+impl<T> Default for RouteTable<T> {
+    fn default() -> Self {
+        Self {
+            exact: HashMap::new(),
+            wildcard: HashMap::new(),
+            any: None,
+        }
+    }
+}
+
+impl<T> RouteTable<T> {
+    /// A table of hosts; of two entries for one host the last stays.
+    pub fn new(hosts: impl IntoIterator<Item = (HostName, Arc<HostRules<T>>)>) -> Self {
+        let mut table = Self::default();
+        for (host, rules) in hosts {
+            match host {
+                HostName::Exact(name) => {
+                    table.exact.insert(name, rules);
+                }
+                HostName::Wildcard(suffix) => {
+                    table.wildcard.insert(suffix, rules);
+                }
+                HostName::Any => table.any = Some(rules),
+            }
+        }
+        table
+    }
+
+    /// The rule of a request. `host` without port, in any case, empty when the request has none; `path` normalised.
+    ///
+    /// A precise host beats a wildcard, which beats rules for any host; when the better host has no rule for the
+    /// path, the next one is asked (a rule without host, such as a default backend, matches everything).
+    pub fn find(&self, host: &str, path: &str) -> Result<&T, NoRoute> {
+        let mut buffer = [0; HOST_MAX_BYTES];
+        let host = lower(host.trim_end_matches('.'), &mut buffer);
+        let candidates = [
+            host.and_then(|host| self.exact.get(host)),
+            host.and_then(wildcard_suffix)
+                .and_then(|suffix| self.wildcard.get(suffix)),
+            self.any.as_ref(),
+        ];
+        let mut missing = NoRoute::Host;
+        for rules in candidates.into_iter().flatten() {
+            match rules.find(path) {
+                Some(value) => return Ok(value),
+                None => missing = NoRoute::Path,
+            }
+        }
+        Err(missing)
+    }
+
+    /// How many hosts have rules.
+    pub fn hosts(&self) -> usize {
+        self.exact.len() + self.wildcard.len() + usize::from(self.any.is_some())
+    }
+}
+
+/// `host` in lower case without allocation; `None` when it is longer than any name in the table.
+fn lower<'a>(host: &'a str, buffer: &'a mut [u8; HOST_MAX_BYTES]) -> Option<&'a str> {
+    if host.len() > HOST_MAX_BYTES {
+        return None;
+    }
+    if !host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Some(host);
+    }
+    let lowered = &mut buffer[..host.len()];
+    lowered.copy_from_slice(host.as_bytes());
+    lowered.make_ascii_lowercase();
+    std::str::from_utf8(lowered).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{NoRoute, RouteTable};
+    use crate::route::{HostName, HostRules, PathKind, PathMatch};
+
+    fn table() -> RouteTable<&'static str> {
+        let prefix = |paths: &[&'static str]| {
+            Arc::new(HostRules::new(paths.iter().map(|text| {
+                let (path, name) = text.split_once(' ').unwrap();
+                (PathMatch::new(PathKind::Prefix, path).unwrap(), name)
+            })))
+        };
+        RouteTable::new([
+            (HostName::parse("a.foo.com").unwrap(), prefix(&["/x exact"])),
+            (HostName::parse("*.foo.com").unwrap(), prefix(&["/ wild"])),
+            (HostName::Any, prefix(&["/any any"])),
+        ])
+    }
+
+    fn check(host: &str, path: &str, expected: Result<&str, NoRoute>) {
+        assert_eq!(table().find(host, path).copied(), expected, "{host} {path}");
+    }
+
+    #[test]
+    fn the_most_precise_host_that_has_the_path_wins() {
+        check("a.foo.com", "/x", Ok("exact"));
+        check("A.FOO.com", "/x", Ok("exact"));
+        check("a.foo.com.", "/x", Ok("exact"));
+        check("a.foo.com", "/y", Ok("wild"));
+        check("b.foo.com", "/any", Ok("wild"));
+        check("a.b.foo.com", "/any", Ok("any"));
+        check("foo.com", "/other", Err(NoRoute::Path));
+        check("", "/any/x", Ok("any"));
+        check(&"x".repeat(300), "/any", Ok("any"));
+        assert_eq!(
+            RouteTable::<()>::default().find("a", "/"),
+            Err(NoRoute::Host)
+        );
+    }
+}

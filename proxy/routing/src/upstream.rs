@@ -1,0 +1,11 @@
+//! Which endpoint takes a request, and what happens when it fails.
+
+pub mod breaker;
+pub mod budget;
+pub mod pick;
+pub mod retry;
+
+pub use breaker::{Breaker, BreakerPolicy, EjectionBook};
+pub use budget::RetryBudget;
+pub use pick::{Algorithm, Candidate, Pick, pick};
+pub use retry::{Backoff, FailureKind, RetryOn, RetryPolicy, Safety};

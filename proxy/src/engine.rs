@@ -1,0 +1,157 @@
+//! The engine as its owner sees it: options in, snapshots and identities swapped, listeners run.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use ipnet::IpNet;
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+use crate::limits::LimitBook;
+use crate::listen::Listener;
+use crate::metrics::Metrics;
+use crate::record::{RecordFormat, Recorder};
+use crate::snapshot::Snapshot;
+use crate::tls::MeshTls;
+
+/// What does not change while a proxy runs.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Peers whose X-Forwarded-* and Forwarded fields are believed (and extended instead of replaced).
+    pub trusted_peers: Vec<IpNet>,
+    /// One line for each request; `None` turns records off.
+    pub record: Option<RecordFormat>,
+    /// Threads that serve connections; each has its own connections to endpoints.
+    pub workers: usize,
+    /// How long connections may finish after the shutdown token fires.
+    pub drain: Duration,
+    /// Port where endpoints with an identity take mTLS.
+    pub mtls_port: u16,
+    /// Mark of the proxy's own packets (SO_MARK), where its user id does not tell them from the application's.
+    pub socket_mark: Option<u32>,
+    /// Sidecar inbound over mTLS: where the application listens; `None` is the address that the peer connected to.
+    pub application_address: Option<IpAddr>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            trusted_peers: Vec::new(),
+            record: None,
+            workers: 1,
+            drain: Duration::from_secs(25),
+            mtls_port: meshgate_api::names::PORT_MTLS,
+            socket_mark: None,
+            application_address: None,
+        }
+    }
+}
+
+/// The engine of one proxy. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: EngineOptions,
+    pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(crate) mesh: ArcSwapOption<MeshTls>,
+    pub(crate) limits: LimitBook,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) recorder: Recorder,
+    pub(crate) local: crate::local::LocalApplications,
+    pub(crate) edge_tls: Arc<rustls::ServerConfig>,
+}
+
+/// Why an engine cannot start or go on.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// The TLS library refused our settings.
+    #[error("cannot set up TLS")]
+    Tls(#[source] rustls::Error),
+    /// A thread could not be started.
+    #[error("cannot start worker {index}")]
+    Worker {
+        /// Which.
+        index: usize,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A listening socket cannot be used.
+    #[error("cannot use the {name} listener")]
+    Listener {
+        /// Its kind.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A worker ended by a defect.
+    #[error("worker {index} ended unexpectedly")]
+    WorkerLost {
+        /// Which.
+        index: usize,
+    },
+}
+
+impl Engine {
+    /// An engine that knows nothing yet: every request is answered 404 until the first [`swap`](Self::swap).
+    pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
+        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
+        let metrics = Arc::new(Metrics::new());
+        let edge_tls = crate::tls::edge_config(snapshot.clone()).map_err(EngineError::Tls)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                recorder: Recorder::start(options.record, metrics.clone()),
+                snapshot,
+                mesh: ArcSwapOption::empty(),
+                limits: LimitBook::default(),
+                metrics,
+                local: crate::local::LocalApplications::default(),
+                edge_tls,
+                options,
+            }),
+        })
+    }
+
+    /// What is enforced now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.snapshot.load_full()
+    }
+
+    /// Enforces this for every request from now on; requests in flight keep what they began with.
+    pub fn swap(&self, snapshot: Snapshot) {
+        self.shared.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// Opens and keeps rate limits; its [`quota`](LimitBook::quota) is for the quota client.
+    pub fn limits(&self) -> &LimitBook {
+        &self.shared.limits
+    }
+
+    /// How the proxy proves itself in the mesh; new connections use it from now on, open ones stay as they are.
+    pub fn set_mesh_tls(&self, mesh: MeshTls) {
+        self.shared.mesh.store(Some(Arc::new(mesh)));
+    }
+
+    /// Counters; owners add their own series here.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+
+    /// Serves until `shutdown` fires and connections have drained (or the drain deadline has passed). The listeners
+    /// stop accepting at once.
+    pub async fn run(
+        &self,
+        listeners: Vec<Listener>,
+        shutdown: CancellationToken,
+    ) -> Result<(), EngineError> {
+        crate::worker::run(self.shared.clone(), listeners, shutdown).await
+    }
+}

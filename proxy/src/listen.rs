@@ -1,0 +1,112 @@
+//! Where connections come from.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+/// A listening socket and what its connections mean.
+#[derive(Debug)]
+pub struct Listener {
+    /// Bound and listening; the engine makes it non-blocking.
+    pub socket: TcpListener,
+    /// What its connections mean.
+    pub kind: ListenerKind,
+    /// How many connections, how large, how slow.
+    pub limits: ListenerLimits,
+}
+
+/// What the connections of a listener mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerKind {
+    /// Edge: HTTP/1.1 and HTTP/2 with prior knowledge, in the clear.
+    EdgeHttp,
+    /// Edge: TLS with certificates by server name; HTTP/2 or HTTP/1.1 by ALPN.
+    EdgeHttps,
+    /// Sidecar: what the application sends, redirected here.
+    Outbound(OriginalDestination),
+    /// Sidecar: what comes for the application without mTLS, redirected here.
+    InboundPlain(OriginalDestination),
+    /// Sidecar: what comes for the application with mTLS (port 15008).
+    InboundMtls,
+}
+
+impl ListenerKind {
+    /// Name in metrics and records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EdgeHttp => "http",
+            Self::EdgeHttps => "https",
+            Self::Outbound(_) => "outbound",
+            Self::InboundPlain(_) => "inbound",
+            Self::InboundMtls => "inbound-mtls",
+        }
+    }
+}
+
+/// Where a redirected connection wanted to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OriginalDestination {
+    /// Ask the kernel (SO_ORIGINAL_DST).
+    Kernel,
+    /// Always there; for tests and explicit forwards.
+    Fixed(SocketAddr),
+}
+
+/// How many connections, how large, how slow. `Default` is what holds at the edge with zero configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenerLimits {
+    /// Connections at once.
+    pub connections: u32,
+    /// Connections of one client address at once; zero is unlimited.
+    pub connections_per_client: u32,
+    /// A TLS handshake.
+    pub handshake_timeout: Duration,
+    /// A request head, from its first byte.
+    pub header_timeout: Duration,
+    /// Between requests.
+    pub keep_alive: Duration,
+    /// Between two reads of a request body.
+    pub body_idle_timeout: Duration,
+    /// A request body; `None`: unlimited.
+    pub body_bytes_max: Option<u64>,
+    /// Until the first bytes decide a redirected connection's protocol; then it is TCP.
+    pub detect_timeout: Duration,
+    /// HTTP/2 streams of one connection at once.
+    pub streams: u32,
+}
+
+impl Default for ListenerLimits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            connections_per_client: 256,
+            handshake_timeout: Duration::from_secs(5),
+            header_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(60),
+            body_idle_timeout: Duration::from_secs(30),
+            body_bytes_max: Some(10 * 1024 * 1024),
+            detect_timeout: Duration::from_millis(100),
+            streams: 100,
+        }
+    }
+}
+
+impl ListenerLimits {
+    /// Within the mesh peers are known and few: no limit by address, long-lived connections, bodies of any size.
+    pub fn mesh() -> Self {
+        Self {
+            connections_per_client: 0,
+            keep_alive: Duration::from_secs(3600),
+            body_idle_timeout: Duration::from_secs(3600),
+            body_bytes_max: None,
+            streams: 1000,
+            ..Self::default()
+        }
+    }
+}
+
+/// Longest request target (RFC 9110 recommends at least 8000 octets).
+pub(crate) const URI_BYTES_MAX: usize = 8 * 1024;
+/// Longest request head.
+pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Most fields of a head.
+pub(crate) const HEADERS_MAX: usize = 100;

@@ -1,0 +1,253 @@
+//! What a proxy counts. One vocabulary for edge and sidecar; labels are closed sets or bounded.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// Series of one family that depend on configuration or peers; what comes later is counted under "other". Two
+/// hundred bytes a series make this a few hundred kilobytes at worst.
+const SERIES_MAX: u64 = 2_000;
+
+/// Seconds; from the time a proxy adds to the default request timeout.
+const LATENCY_BUCKETS_S: [f64; 13] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
+];
+
+/// Labels of requests.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// "edge", "inbound", "outbound".
+    pub direction: &'static str,
+    /// The object a rule comes from, or the service.
+    pub route: Arc<str>,
+    /// "namespace/name:port".
+    pub service: Arc<str>,
+    /// Identity of the caller, or "plain".
+    pub peer: Arc<str>,
+    /// Status of the answer; 0 when the client left before one.
+    pub status: u16,
+    /// Why the proxy answered itself; empty when the endpoint did.
+    pub reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    direction: &'static str,
+    service: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListenerLabels {
+    listener: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusedLabels {
+    listener: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BytesLabels {
+    direction: &'static str,
+    flow: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UpstreamLabels {
+    service: Arc<str>,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    limit: Arc<str>,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TcpLabels {
+    direction: &'static str,
+    service: Arc<str>,
+    peer: Arc<str>,
+    reason: &'static str,
+}
+
+type Latencies = Family<RouteLabels, Histogram, fn() -> Histogram>;
+
+/// All series of a proxy.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    series: AtomicU64,
+    requests: Family<RequestLabels, Counter>,
+    latencies: Latencies,
+    connections: Family<ListenerLabels, Counter>,
+    open: Family<ListenerLabels, Gauge>,
+    refused: Family<RefusedLabels, Counter>,
+    bytes: Family<BytesLabels, Counter>,
+    upstream: Family<UpstreamLabels, Counter>,
+    limits: Family<LimitLabels, Counter>,
+    tcp: Family<TcpLabels, Counter>,
+    pub(crate) records_lost: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn latency_histogram() -> Histogram {
+    Histogram::new(LATENCY_BUCKETS_S)
+}
+
+impl Metrics {
+    /// Fresh counters.
+    pub fn new() -> Self {
+        let metrics = Self {
+            registry: Mutex::new(Registry::with_prefix("meshgate")),
+            series: AtomicU64::new(0),
+            requests: Family::default(),
+            latencies: Family::new_with_constructor(latency_histogram as fn() -> Histogram),
+            connections: Family::default(),
+            open: Family::default(),
+            refused: Family::default(),
+            bytes: Family::default(),
+            upstream: Family::default(),
+            limits: Family::default(),
+            tcp: Family::default(),
+            records_lost: Counter::default(),
+        };
+        metrics.register(|registry| {
+            let m = &metrics;
+            registry.register("requests", "Requests answered", m.requests.clone());
+            registry.register(
+                "request_duration_seconds",
+                "From the request head to the end of the answer",
+                m.latencies.clone(),
+            );
+            registry.register("connections", "Connections accepted", m.connections.clone());
+            registry.register("connections_open", "Connections open now", m.open.clone());
+            registry.register(
+                "connections_refused",
+                "Connections closed before a request",
+                m.refused.clone(),
+            );
+            registry.register("bytes", "Body and tunnel bytes passed on", m.bytes.clone());
+            registry.register(
+                "upstream_events",
+                "Connections, retries, ejections and returns of endpoints",
+                m.upstream.clone(),
+            );
+            registry.register("rate_limit", "Decisions of rate limits", m.limits.clone());
+            registry.register("tcp_connections", "TCP connections passed on", m.tcp.clone());
+            registry.register(
+                "access_records_lost",
+                "Access records dropped because the reader was too slow",
+                m.records_lost.clone(),
+            );
+        });
+        metrics
+    }
+
+    /// Adds series of the owner's own (configuration generation, certificate expiry).
+    pub fn register(&self, add: impl FnOnce(&mut Registry)) {
+        add(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The Prometheus text format.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        match encode(&mut text, &registry) {
+            Ok(()) => text,
+            // Writing into a String does not fail; an encoder that refuses a value must not take the rest along.
+            Err(error) => format!("# {error}\n"),
+        }
+    }
+
+    pub(crate) fn request(&self, mut labels: RequestLabels, took: Duration) {
+        let known = self.requests.get(&labels).is_some();
+        if !known && self.series.fetch_add(1, Ordering::Relaxed) >= SERIES_MAX {
+            labels.route = "other".into();
+            labels.service = "other".into();
+            labels.peer = "other".into();
+        }
+        let route = RouteLabels {
+            direction: labels.direction,
+            service: labels.service.clone(),
+        };
+        self.requests.get_or_create(&labels).inc();
+        self.latencies
+            .get_or_create(&route)
+            .observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn accepted(&self, listener: &'static str) {
+        let labels = ListenerLabels { listener };
+        self.connections.get_or_create(&labels).inc();
+        self.open.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn closed(&self, listener: &'static str) {
+        self.open.get_or_create(&ListenerLabels { listener }).dec();
+    }
+
+    pub(crate) fn refused(&self, listener: &'static str, reason: &'static str) {
+        self.refused
+            .get_or_create(&RefusedLabels { listener, reason })
+            .inc();
+    }
+
+    pub(crate) fn bytes(&self, direction: &'static str, flow: &'static str, count: u64) {
+        if count > 0 {
+            self.bytes
+                .get_or_create(&BytesLabels { direction, flow })
+                .inc_by(count);
+        }
+    }
+
+    pub(crate) fn upstream(&self, service: &Arc<str>, result: &'static str) {
+        self.upstream
+            .get_or_create(&UpstreamLabels {
+                service: service.clone(),
+                result,
+            })
+            .inc();
+    }
+
+    pub(crate) fn limit(&self, limit: &Arc<str>, result: &'static str) {
+        self.limits
+            .get_or_create(&LimitLabels {
+                limit: limit.clone(),
+                result,
+            })
+            .inc();
+    }
+
+    pub(crate) fn tcp(
+        &self,
+        direction: &'static str,
+        service: &Arc<str>,
+        peer: &Arc<str>,
+        reason: &'static str,
+    ) {
+        self.tcp
+            .get_or_create(&TcpLabels {
+                direction,
+                service: service.clone(),
+                peer: peer.clone(),
+                reason,
+            })
+            .inc();
+    }
+}

@@ -1,0 +1,219 @@
+//! A port of a Service: its endpoints, its policy and the state that outlives a change of either.
+
+mod gate;
+mod live;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use meshgate_routing::WorkloadId;
+use meshgate_routing::upstream::{Algorithm, BreakerPolicy, RetryPolicy};
+
+pub(crate) use gate::{Gate, GateRefusal, Pass};
+pub(crate) use live::{EndpointLive, NoPick, Picked, ServiceLive};
+
+/// What to build a [`Service`] from.
+#[derive(Clone, Debug)]
+pub struct ServiceSpec {
+    /// "namespace/name:port".
+    pub name: Arc<str>,
+    /// What the endpoints speak.
+    pub protocol: Protocol,
+    /// Cluster addresses with the Service's port.
+    pub addresses: Vec<SocketAddr>,
+    /// Live endpoints.
+    pub endpoints: Vec<EndpointSpec>,
+    /// As enforced.
+    pub policy: Policy,
+}
+
+/// What an endpoint speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// Sidecar: detected, and passed on as it came. Edge: HTTP/1.1, for gRPC HTTP/2.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+    /// Bytes.
+    Tcp,
+}
+
+/// One endpoint of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSpec {
+    /// Address and port of the application.
+    pub address: SocketAddr,
+    /// The pod's UID: connections belong to this and not to a reused address.
+    pub uid: Arc<str>,
+    /// Name of the pod, for records.
+    pub pod: Arc<str>,
+    /// Set when the endpoint has a proxy that takes mTLS; then nothing else is spoken with it.
+    pub identity: Option<WorkloadId>,
+    /// Still answering, gets no new requests while others are ready.
+    pub terminating: bool,
+}
+
+/// How a service is called. `Default` is what holds without any BackendPolicy.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Choice of the endpoint.
+    pub algorithm: Algorithm,
+    /// To a connection, handshake included.
+    pub connect_timeout: Duration,
+    /// From the request to the end of the response head, all attempts; `None`: unlimited.
+    pub request_timeout: Option<Duration>,
+    /// The same for one attempt.
+    pub per_try_timeout: Option<Duration>,
+    /// Without a byte in either direction (TCP, upgraded connections).
+    pub idle_timeout: Option<Duration>,
+    /// Further attempts.
+    pub retries: RetryPolicy,
+    /// Ejection of failing endpoints.
+    pub breaker: BreakerPolicy,
+    /// How much at once.
+    pub limits: Limits,
+}
+
+/// How much a service gets at once from one proxy.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections, all endpoints together.
+    pub connections: u32,
+    /// Requests in flight.
+    pub requests: u32,
+    /// Requests that wait for either.
+    pub pending: u32,
+    /// How long they wait.
+    pub pending_timeout: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            algorithm: Algorithm::default(),
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Some(Duration::from_secs(300)),
+            per_try_timeout: None,
+            idle_timeout: Some(Duration::from_secs(3600)),
+            retries: RetryPolicy::default(),
+            breaker: BreakerPolicy::default(),
+            limits: Limits {
+                connections: 1024,
+                requests: 1024,
+                pending: 256,
+                pending_timeout: Duration::from_secs(3),
+            },
+        }
+    }
+}
+
+/// A service with its live state.
+#[derive(Debug)]
+pub struct Service {
+    spec: ServiceSpec,
+    endpoints: Vec<Endpoint>,
+    live: Arc<ServiceLive>,
+}
+
+/// An endpoint with its live state: requests in flight, breaker, connections.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    spec: EndpointSpec,
+    live: Arc<EndpointLive>,
+}
+
+impl Service {
+    /// Builds a service. What `previous` (the same service before the change) knows of endpoints with the same UID
+    /// and address stays: requests in flight, breaker and connections; so do the retry budget and the limits.
+    pub fn new(spec: ServiceSpec, previous: Option<&Self>) -> Self {
+        let live = match previous {
+            Some(previous) => previous.live.clone(),
+            None => Arc::new(ServiceLive::new(&spec.policy)),
+        };
+        live.retune(&spec.policy);
+        let endpoints: Vec<Endpoint> = spec
+            .endpoints
+            .iter()
+            .map(|endpoint| Endpoint {
+                live: previous
+                    .and_then(|previous| previous.same(endpoint))
+                    .unwrap_or_default(),
+                spec: endpoint.clone(),
+            })
+            .collect();
+        if let Some(previous) = previous {
+            let gone = previous.endpoints.iter().filter(|old| {
+                !endpoints.iter().any(|new| Arc::ptr_eq(&new.live, &old.live))
+            });
+            for endpoint in gone {
+                live.forget(&endpoint.live);
+            }
+        }
+        Self {
+            spec,
+            endpoints,
+            live,
+        }
+    }
+
+    /// The live state of the same pod at the same address, reached the same way.
+    fn same(&self, wanted: &EndpointSpec) -> Option<Arc<EndpointLive>> {
+        self.endpoints
+            .iter()
+            .find(|endpoint| {
+                endpoint.spec.uid == wanted.uid
+                    && endpoint.spec.address == wanted.address
+                    && endpoint.spec.identity == wanted.identity
+            })
+            .map(|endpoint| endpoint.live.clone())
+    }
+
+    /// "namespace/name:port".
+    pub fn name(&self) -> &Arc<str> {
+        &self.spec.name
+    }
+
+    /// Cluster addresses with the Service's port.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.spec.addresses
+    }
+
+    /// What the endpoints speak.
+    pub fn protocol(&self) -> Protocol {
+        self.spec.protocol
+    }
+
+    /// As enforced.
+    pub fn policy(&self) -> &Policy {
+        &self.spec.policy
+    }
+
+    /// In the order of the configuration.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    pub(crate) fn live(&self) -> &Arc<ServiceLive> {
+        &self.live
+    }
+}
+
+impl Endpoint {
+    /// Address and port of the application.
+    pub fn address(&self) -> SocketAddr {
+        self.spec.address
+    }
+
+    /// As configured.
+    pub fn spec(&self) -> &EndpointSpec {
+        &self.spec
+    }
+
+    pub(crate) fn live(&self) -> &Arc<EndpointLive> {
+        &self.live
+    }
+}

@@ -1,0 +1,214 @@
+//! What is known of a service and its endpoints from using them. Shared by all workers; survives configuration.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use meshgate_routing::Time;
+use meshgate_routing::upstream::breaker::{Change, Condition};
+use meshgate_routing::upstream::pick::Class;
+use meshgate_routing::upstream::{
+    Breaker, BreakerPolicy, Candidate, EjectionBook, Pick, RetryBudget, pick,
+};
+
+use super::{Endpoint, Gate, Policy, Service};
+use crate::pool::Pool;
+
+/// State of a service.
+#[derive(Debug)]
+pub(crate) struct ServiceLive {
+    ejections: Mutex<EjectionBook>,
+    budget: Mutex<RetryBudget>,
+    turn: AtomicUsize,
+    /// Requests in flight.
+    pub(crate) requests: Arc<Gate>,
+    /// Connections to all endpoints.
+    pub(crate) connections: Arc<Gate>,
+}
+
+/// State of an endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct EndpointLive {
+    in_flight: AtomicU32,
+    /// Nanoseconds of [`Time`] until which the endpoint is ejected; zero when it takes requests. Mirrors `breaker`.
+    ejected_until: AtomicU64,
+    /// Mirrors `breaker` as well, so that a success after a success takes no lock.
+    failures: AtomicU32,
+    breaker: Mutex<Breaker>,
+    pub(crate) pool: Pool,
+}
+
+/// A chosen endpoint; counts as load until dropped.
+#[derive(Debug)]
+pub(crate) struct Picked {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) index: usize,
+}
+
+/// Why none was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoPick {
+    /// There are none.
+    Empty,
+    /// All are ejected.
+    AllEjected,
+}
+
+/// Locks are held for a few instructions that cannot panic; a poisoned one is as good as any.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl ServiceLive {
+    pub(crate) fn new(policy: &Policy) -> Self {
+        let retries = &policy.retries;
+        Self {
+            ejections: Mutex::default(),
+            budget: Mutex::new(RetryBudget::new(
+                retries.budget_percent,
+                retries.budget_min_per_second,
+            )),
+            turn: AtomicUsize::new(0),
+            requests: Arc::default(),
+            connections: Arc::default(),
+        }
+    }
+
+    pub(crate) fn retune(&self, policy: &Policy) {
+        let retries = &policy.retries;
+        lock(&self.budget).retune(retries.budget_percent, retries.budget_min_per_second);
+    }
+
+    /// An endpoint left the service.
+    pub(crate) fn forget(&self, endpoint: &EndpointLive) {
+        let mut book = lock(&self.ejections);
+        let mut breaker = lock(&endpoint.breaker);
+        book.forget(&breaker);
+        // Requests that are still in flight report to this breaker; it must not be counted a second time.
+        *breaker = Breaker::default();
+        endpoint.mirror(&breaker, Time::ZERO);
+        endpoint.pool.close();
+    }
+
+    pub(crate) fn count_request(&self, now: Time) {
+        lock(&self.budget).request(now);
+    }
+
+    pub(crate) fn afford_retry(&self, now: Time) -> bool {
+        lock(&self.budget).retry(now)
+    }
+}
+
+impl Service {
+    /// Chooses an endpoint for an attempt; those in `tried` only when nothing better is left.
+    pub(crate) fn pick(&self, tried: &[usize], now: Time, chance: u64) -> Result<Picked, NoPick> {
+        let turn = self.live.turn.fetch_add(1, Ordering::Relaxed);
+        let mut lost_probes: Vec<usize> = Vec::new();
+        loop {
+            let candidate = |index: usize| {
+                let endpoint = &self.endpoints[index];
+                let mut class = endpoint.class(now);
+                if class == Class::Probe && lost_probes.contains(&index) {
+                    class = Class::Ejected;
+                }
+                if class == Class::Ready && tried.contains(&index) {
+                    class = Class::Tried;
+                }
+                Candidate {
+                    load: endpoint.live.in_flight.load(Ordering::Relaxed),
+                    class,
+                }
+            };
+            let count = self.endpoints.len();
+            let index = match pick(self.policy().algorithm, count, candidate, turn, chance) {
+                Pick::Endpoint(index) => index,
+                Pick::Empty => return Err(NoPick::Empty),
+                Pick::AllEjected => return Err(NoPick::AllEjected),
+            };
+            let endpoint = &self.endpoints[index];
+            let probes = endpoint.class(now) == Class::Probe;
+            if probes && !endpoint.live.claim_probe(&self.policy().breaker, now) {
+                lost_probes.push(index);
+                continue;
+            }
+            return Ok(Picked::new(endpoint.clone(), index));
+        }
+    }
+
+    /// This very endpoint, whatever is known of it: the client chose it.
+    pub(crate) fn pick_this(&self, index: usize) -> Result<Picked, NoPick> {
+        let endpoint = self.endpoints.get(index).ok_or(NoPick::Empty)?;
+        Ok(Picked::new(endpoint.clone(), index))
+    }
+
+    /// An exchange with an endpoint went well.
+    pub(crate) fn succeeded(&self, picked: &Picked) -> Change {
+        let live = &picked.endpoint.live;
+        let clean = live.failures.load(Ordering::Acquire) == 0
+            && live.ejected_until.load(Ordering::Acquire) == 0;
+        if clean {
+            return Change::None;
+        }
+        let mut book = lock(&self.live.ejections);
+        let mut breaker = lock(&live.breaker);
+        let change = breaker.succeeded(&mut book);
+        live.mirror(&breaker, Time::ZERO);
+        change
+    }
+
+    /// An exchange with an endpoint failed.
+    pub(crate) fn failed(&self, picked: &Picked, now: Time, chance: u64) -> Change {
+        let live = &picked.endpoint.live;
+        if !self.endpoints.iter().any(|endpoint| Arc::ptr_eq(&endpoint.live, live)) {
+            return Change::None;
+        }
+        let mut book = lock(&self.live.ejections);
+        let mut breaker = lock(&live.breaker);
+        let policy = &self.policy().breaker;
+        let change = breaker.failed(policy, &mut book, self.endpoints.len(), now, chance);
+        live.mirror(&breaker, now);
+        change
+    }
+}
+
+impl Endpoint {
+    fn class(&self, now: Time) -> Class {
+        match self.live.ejected_until.load(Ordering::Acquire) {
+            0 if self.spec.terminating => Class::Terminating,
+            0 => Class::Ready,
+            until if now.as_nanos() < until => Class::Ejected,
+            _ => Class::Probe,
+        }
+    }
+}
+
+impl EndpointLive {
+    fn claim_probe(&self, policy: &BreakerPolicy, now: Time) -> bool {
+        let mut breaker = lock(&self.breaker);
+        let claimed = breaker.probe(policy, now);
+        self.mirror(&breaker, now);
+        claimed
+    }
+
+    fn mirror(&self, breaker: &Breaker, now: Time) {
+        let until = match breaker.condition(now) {
+            Condition::Taking => 0,
+            Condition::Ejected(until) => until.as_nanos().max(1),
+            Condition::ProbeDue => now.as_nanos().max(1),
+        };
+        self.ejected_until.store(until, Ordering::Release);
+        self.failures.store(breaker.failures(), Ordering::Release);
+    }
+}
+
+impl Picked {
+    fn new(endpoint: Endpoint, index: usize) -> Self {
+        endpoint.live.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self { endpoint, index }
+    }
+}
+
+impl Drop for Picked {
+    fn drop(&mut self) {
+        self.endpoint.live.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
