@@ -140,6 +140,11 @@ impl Engine {
         self.shared.mesh.store(Some(Arc::new(mesh)));
     }
 
+    /// Mark of the proxy's own packets, for what its owner dials.
+    pub fn socket_mark(&self) -> Option<u32> {
+        self.shared.options.socket_mark
+    }
+
     /// Counters; owners add their own series here.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.shared.metrics

@@ -47,6 +47,14 @@ pub struct WorkloadIdentity {
     pub trust: Trust,
 }
 
+/// Waits for the identity; `None` when its client has ended, and so will the process.
+pub(super) async fn first(
+    identity: &mut watch::Receiver<Option<WorkloadIdentity>>,
+) -> Option<WorkloadIdentity> {
+    let known = identity.wait_for(Option::is_some).await;
+    known.ok().and_then(|known| known.clone())
+}
+
 /// Obtains and renews this workload's certificate.
 #[derive(Debug)]
 pub struct IdentityClient {

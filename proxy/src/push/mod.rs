@@ -5,9 +5,14 @@
 //! proxy serves on without a control plane.
 
 mod backoff;
+pub mod convert;
 pub mod dial;
 pub mod identity;
 mod ledger;
+pub mod link;
+pub mod mesh;
+mod metrics;
+mod quota;
 pub mod report;
 pub mod resource;
 pub mod stream;

@@ -7,14 +7,15 @@ use wire::ResourceBody as _;
 /// The resource types a proxy may subscribe to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
-    /// Host names of the edge with their rules.
-    EdgeHost,
+    // In this order they are asked for: a rule then finds the service it names.
     /// TLS certificates of the edge.
     Certificate,
     /// A port of a Service with its endpoints.
     Service,
     /// What a sidecar must know of its own pod.
     Workload,
+    /// Host names of the edge with their rules.
+    EdgeHost,
 }
 
 impl Kind {
@@ -91,6 +92,8 @@ pub enum UnreadableBody {
 /// What one response changes: to be enforced in one swap.
 #[derive(Debug, Default)]
 pub struct Changes {
+    /// The generation that is enforced with them.
+    pub generation: u64,
     /// New or changed resources by name.
     pub updated: Vec<(String, Body)>,
     /// Names that are gone, or that were asked for and do not exist.

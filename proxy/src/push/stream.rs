@@ -16,7 +16,8 @@ use tracing::{debug, info, warn};
 
 use super::backoff::Backoff;
 use super::dial::{ControlPlane, DialError};
-use super::identity::WorkloadIdentity;
+use super::identity::{WorkloadIdentity, first};
+use super::metrics::ControlMetrics;
 use super::ledger::{Agreement, Ledger};
 use super::report::Chain;
 use super::resource::{Body, Changes, Kind};
@@ -81,17 +82,19 @@ pub struct PushClient<E> {
     enforce: E,
     interests: mpsc::Receiver<Interest>,
     progress: watch::Sender<Progress>,
+    metrics: ControlMetrics,
 }
 
 impl<E: Enforce> PushClient<E> {
     /// A client that subscribes to `initial` and then to what comes through `interests`.
-    pub fn new(
+    pub(super) fn new(
         control: ControlPlane,
         node: wire::Node,
         initial: impl IntoIterator<Item = (Kind, Vec<String>)>,
         enforce: E,
         interests: mpsc::Receiver<Interest>,
         progress: watch::Sender<Progress>,
+        metrics: ControlMetrics,
     ) -> Self {
         let ledgers: BTreeMap<Kind, Ledger> = initial
             .into_iter()
@@ -109,6 +112,7 @@ impl<E: Enforce> PushClient<E> {
             enforce,
             interests,
             progress,
+            metrics,
         }
     }
 
@@ -119,14 +123,13 @@ impl<E: Enforce> PushClient<E> {
         shutdown: CancellationToken,
     ) {
         let follow = async {
-            let Ok(known) = identity.wait_for(Option::is_some).await else {
-                return; // The identity client ended: so does the process.
+            let Some(identity) = first(&mut identity).await else {
+                return;
             };
-            let identity = known.clone().expect("waited for one");
             let mut backoff = RECONNECT;
             loop {
                 let end = self.stream(&identity, &mut backoff).await;
-                self.progress.send_modify(|p| p.connected = false);
+                self.progressed(|progress| progress.connected = false);
                 let wait = backoff.failed(rand::random());
                 warn!(reason = %Chain(&end), retry_ms = wait.as_millis(), "push stream ended; serving the last good configuration");
                 self.note_interests_for(wait).await;
@@ -165,7 +168,7 @@ impl<E: Enforce> PushClient<E> {
             .await
             .map_err(StreamEnd::Status)?
             .into_inner();
-        self.progress.send_modify(|p| p.streams += 1);
+        self.progressed(|progress| progress.streams += 1);
         let mut interests = Vec::new();
         loop {
             tokio::select! {
@@ -203,6 +206,7 @@ impl<E: Enforce> PushClient<E> {
         }
         let mut refusals = Vec::new();
         let mut changes = Changes {
+            generation: response.generation,
             updated: Vec::new(),
             removed: taken.removed.into_iter().map(|n| (kind, n)).collect(),
         };
@@ -255,7 +259,7 @@ impl<E: Enforce> PushClient<E> {
     fn note_progress(&self, generation: u64, refused: usize) -> u64 {
         let initial = self.unanswered.is_empty();
         let mut enforced = generation;
-        self.progress.send_modify(|progress| {
+        self.progressed(|progress| {
             if initial && !progress.initial {
                 info!(generation, "initial configuration enforced");
             }
@@ -266,6 +270,14 @@ impl<E: Enforce> PushClient<E> {
             enforced = progress.generation;
         });
         enforced
+    }
+
+    fn progressed(&self, change: impl FnOnce(&mut Progress)) {
+        self.progress.send_modify(|progress| {
+            let before = *progress;
+            change(progress);
+            self.metrics.progressed(&before, progress);
+        });
     }
 
     /// Takes up changes of interest; returns the requests that tell the control plane.

@@ -1,0 +1,154 @@
+//! What only the edge is sent: hosts with their rules, and certificates.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use meshgate_api::push as wire;
+use meshgate_routing::permit::limit::{KeyPart, LimitMatch, OnFailure, Scope};
+use meshgate_routing::permit::{Limit, Rate};
+use meshgate_routing::route::{HostName, PathMatch};
+use rustls::sign::CertifiedKey;
+
+use super::{Invalid, duration, each, known, path_match};
+use crate::push::report::Chain;
+use crate::snapshot::Target;
+use crate::tls::certified_key;
+
+/// One host with its rules, best first as the control plane sorts them.
+#[derive(Debug)]
+pub struct EdgeHost {
+    /// Its name.
+    pub host: HostName,
+    /// Its rules.
+    pub rules: Vec<EdgeRule>,
+}
+
+/// One rule of a host.
+#[derive(Debug)]
+pub struct EdgeRule {
+    /// Which paths.
+    pub path: PathMatch,
+    /// Where to.
+    pub target: Target,
+    /// The object it comes from.
+    pub origin: Arc<str>,
+    /// Index in that object.
+    pub index: u32,
+    /// All must permit.
+    pub limits: Vec<Limit>,
+}
+
+/// Buckets are kept for as long as their window: longer ones would never be freed.
+const WINDOW_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Converts a host.
+pub fn edge_host(wire: wire::EdgeHost) -> Result<EdgeHost, Invalid> {
+    Ok(EdgeHost {
+        host: HostName::parse(&wire.host).map_err(|why| Invalid::new("host", why))?,
+        rules: each("rules", wire.rules, rule)?,
+    })
+}
+
+fn rule(wire: wire::Rule) -> Result<EdgeRule, Invalid> {
+    let path = wire.path.ok_or_else(|| Invalid::new("path", "missing"))?;
+    let target = match (wire.service.as_str(), wire.problem.as_str()) {
+        ("", "") => return Err(Invalid::new("service", "missing, and no problem says why")),
+        (_, "") => Target::Service(wire.service.into()),
+        (_, _) => Target::Problem(wire.problem.into()),
+    };
+    Ok(EdgeRule {
+        path: path_match(path).map_err(|invalid| invalid.within("path"))?,
+        target,
+        origin: wire.origin.into(),
+        index: wire.index,
+        limits: each("rate_limits", wire.rate_limits, limit)?,
+    })
+}
+
+fn limit(wire: wire::RateLimit) -> Result<Limit, Invalid> {
+    if wire.id.is_empty() {
+        return Err(Invalid::new("id", "missing"));
+    }
+    if wire.requests == 0 {
+        return Err(Invalid::new("requests", "must be at least 1"));
+    }
+    let per = duration("per", wire.per)?;
+    if per.is_zero() || per > WINDOW_MAX {
+        return Err(Invalid::new("per", "must be above 0 and at most 24h"));
+    }
+    let scope = match known::<wire::rate_limit::Scope>("scope", wire.scope)? {
+        wire::rate_limit::Scope::Local => Scope::Local,
+        wire::rate_limit::Scope::Global => Scope::Global {
+            replicas: wire.replicas.max(1),
+            on_failure: on_failure(wire.on_failure)?,
+        },
+    };
+    let header = |h: wire::HeaderMatch| (h.name.to_ascii_lowercase(), h.value);
+    Ok(Limit {
+        id: wire.id.into(),
+        name: wire.name.into(),
+        matches: LimitMatch {
+            paths: each("paths", wire.paths, path_match)?,
+            methods: wire.methods,
+            headers: wire.headers.into_iter().map(header).collect(),
+        },
+        key: each("key", wire.key, key_part)?,
+        rate: Rate::new(wire.requests, per, wire.burst),
+        scope,
+        shadow: wire.shadow,
+    })
+}
+
+fn on_failure(value: i32) -> Result<OnFailure, Invalid> {
+    let known = known::<wire::rate_limit::OnFailure>("on_failure", value)?;
+    Ok(match known {
+        wire::rate_limit::OnFailure::LocalShare => OnFailure::LocalShare,
+        wire::rate_limit::OnFailure::Open => OnFailure::Open,
+        wire::rate_limit::OnFailure::Closed => OnFailure::Closed,
+    })
+}
+
+fn key_part(wire: wire::KeyPart) -> Result<KeyPart, Invalid> {
+    use wire::key_part::Part;
+    let part = wire.part.ok_or_else(|| Invalid::new("part", "missing"))?;
+    Ok(match part {
+        Part::ClientAddress(address) => KeyPart::ClientAddress {
+            prefix_v4: prefix("client_address.prefix_v4", address.prefix_v4, 32)?,
+            prefix_v6: prefix("client_address.prefix_v6", address.prefix_v6, 128)?,
+        },
+        Part::Header(name) => KeyPart::Header(name.to_ascii_lowercase()),
+        Part::Identity(_) => KeyPart::Identity,
+        Part::Path(_) => KeyPart::Path,
+    })
+}
+
+/// Zero is "not set": the whole address.
+fn prefix(field: &str, value: u32, longest: u8) -> Result<u8, Invalid> {
+    match u8::try_from(value) {
+        Ok(0) => Ok(longest),
+        Ok(bits) if bits <= longest => Ok(bits),
+        _ => Err(Invalid::new(field, format_args!("{value} is above {longest}"))),
+    }
+}
+
+/// A certificate of the edge.
+#[derive(Debug)]
+pub struct EdgeCertificate {
+    /// Valid host names that it is served for.
+    pub hosts: Vec<String>,
+    /// Chain and key.
+    pub key: Arc<CertifiedKey>,
+}
+
+/// Converts a certificate.
+pub fn certificate(wire: wire::Certificate) -> Result<EdgeCertificate, Invalid> {
+    let host = |host: String| match HostName::parse(&host) {
+        Ok(_) => Ok(host),
+        Err(why) => Err(Invalid::new("", why)),
+    };
+    Ok(EdgeCertificate {
+        hosts: each("hosts", wire.hosts, host)?,
+        key: certified_key(&wire.chain_pem, &wire.key_pem)
+            .map_err(|why| Invalid::new("chain_pem", Chain(&why)))?,
+    })
+}

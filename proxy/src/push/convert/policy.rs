@@ -1,0 +1,105 @@
+//! How a service is called.
+
+use std::time::Duration;
+
+use meshgate_api::push as wire;
+use meshgate_routing::upstream::{Algorithm, Backoff, BreakerPolicy, RetryOn, RetryPolicy};
+
+use super::{Invalid, duration, known};
+use crate::service::{Limits, Policy};
+
+/// Each request in flight may keep a body of this size: more is a way to run out of memory.
+const REPLAY_BODY_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// More attempts only multiply load.
+const ATTEMPTS_MAX: u32 = 10;
+
+/// Converts a policy in which the control plane has filled in every default.
+pub(super) fn policy(wire: wire::BackendPolicy) -> Result<Policy, Invalid> {
+    let algorithm = match known::<wire::backend_policy::Algorithm>("algorithm", wire.algorithm)? {
+        wire::backend_policy::Algorithm::LeastRequest => Algorithm::LeastRequest,
+        wire::backend_policy::Algorithm::RoundRobin => Algorithm::RoundRobin,
+        wire::backend_policy::Algorithm::Random => Algorithm::Random,
+    };
+    let defaults = Policy::default();
+    let connect = duration("connect_timeout", wire.connect_timeout)?;
+    Ok(Policy {
+        algorithm,
+        connect_timeout: if connect.is_zero() {
+            defaults.connect_timeout
+        } else {
+            connect
+        },
+        request_timeout: limit("request_timeout", wire.request_timeout)?,
+        per_try_timeout: limit("per_try_timeout", wire.per_try_timeout)?,
+        idle_timeout: limit("idle_timeout", wire.idle_timeout)?,
+        retries: match wire.retries {
+            Some(retries) => self::retries(retries).map_err(|i| i.within("retries"))?,
+            None => defaults.retries,
+        },
+        breaker: match wire.breaker {
+            Some(breaker) => self::breaker(breaker).map_err(|i| i.within("breaker"))?,
+            None => defaults.breaker,
+        },
+        limits: match wire.limits {
+            Some(limits) => self::limits(limits).map_err(|i| i.within("limits"))?,
+            None => defaults.limits,
+        },
+    })
+}
+
+/// Zero means none.
+fn limit(
+    field: &str,
+    value: Option<prost_types::Duration>,
+) -> Result<Option<Duration>, Invalid> {
+    Ok(Some(duration(field, value)?).filter(|limit| !limit.is_zero()))
+}
+
+fn retries(wire: wire::Retries) -> Result<RetryPolicy, Invalid> {
+    if wire.attempts > ATTEMPTS_MAX {
+        let why = format_args!("{} is above {ATTEMPTS_MAX}", wire.attempts);
+        return Err(Invalid::new("attempts", why));
+    }
+    if wire.replay_body_max_bytes > REPLAY_BODY_BYTES_MAX {
+        let why = format_args!("above {REPLAY_BODY_BYTES_MAX}");
+        return Err(Invalid::new("replay_body_max_bytes", why));
+    }
+    Ok(RetryPolicy {
+        attempts: wire.attempts,
+        on: RetryOn::parse(wire.on.iter().map(String::as_str))
+            .map_err(|why| Invalid::new("on", why))?,
+        backoff: Backoff::new(
+            duration("backoff_base", wire.backoff_base)?,
+            duration("backoff_max", wire.backoff_max)?,
+        ),
+        budget_percent: wire.budget_percent,
+        budget_min_per_second: wire.budget_min_per_second,
+        replay_body_max_bytes: usize::try_from(wire.replay_body_max_bytes)
+            .map_err(|why| Invalid::new("replay_body_max_bytes", why))?,
+    })
+}
+
+fn breaker(wire: wire::CircuitBreaker) -> Result<BreakerPolicy, Invalid> {
+    if wire.ejection_max_percent > 100 {
+        return Err(Invalid::new("ejection_max_percent", "above 100"));
+    }
+    Ok(BreakerPolicy {
+        consecutive_failures: wire.consecutive_failures,
+        ejection_base: duration("ejection_base", wire.ejection_base)?,
+        ejection_max: duration("ejection_max", wire.ejection_max)?,
+        ejection_max_percent: wire.ejection_max_percent,
+    })
+}
+
+fn limits(wire: wire::Limits) -> Result<Limits, Invalid> {
+    let at_least_one = |field, value: u32| match value {
+        0 => Err(Invalid::new(field, "0 would let nothing through")),
+        value => Ok(value),
+    };
+    Ok(Limits {
+        connections: at_least_one("connections", wire.connections)?,
+        requests: at_least_one("requests", wire.requests)?,
+        pending: wire.pending,
+        pending_timeout: duration("pending_timeout", wire.pending_timeout)?,
+    })
+}
