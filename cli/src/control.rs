@@ -1,0 +1,171 @@
+//! `meshgate control`: the control plane in one process. Its parts talk to the API server as any client does.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::fd::RawFd;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use meshgate_api::names;
+use meshgate_certs::cluster::{ClusterPki, ClusterPkiOptions};
+use nix::sys::signal::Signal;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::ControlArgs;
+use crate::client::from_kubeconfig;
+use crate::cluster::inherited;
+use crate::runtime;
+
+pub(crate) fn run(args: ControlArgs) -> anyhow::Result<ExitCode> {
+    if args.die_with_parent {
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+            .context("cannot ask to end with the parent")?;
+    }
+    runtime::multi_thread(2)?.block_on(async {
+        let shutdown = runtime::shutdown_on_signal()?;
+        match args.data_dir.clone() {
+            Some(data_dir) => whole(&args, &data_dir, shutdown).await,
+            None => anyhow::bail!(
+                "`meshgate control --kubeconfig` is not served by this version: use --data-dir"
+            ),
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn whole(
+    args: &ControlArgs,
+    data_dir: &Path,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let pki = pki(args, data_dir)?;
+    let store = meshgate_store::Store::open(&data_dir.join("store.redb")).context("the store")?;
+    let mut listeners = vec![listen(args.listen)?];
+    let advertise = listeners[0].local_addr()?;
+    if let Some(descriptor) = args.api_fd {
+        listeners.push(TcpListener::from(inherited(descriptor)?));
+    }
+    let options = meshgate_apiserver::Options::new(store, pki.clone(), listeners, advertise);
+    let server = meshgate_apiserver::start(options, shutdown.clone())
+        .await
+        .context("the API server")?;
+    if let Some(descriptor) = args.ready_fd {
+        say_ready(descriptor)?;
+    }
+    let mut parts = JoinSet::new();
+    spawn_parts(&mut parts, args, &pki, &shutdown).await?;
+    let first = tokio::select! {
+        ended = parts.join_next() => ended,
+        () = shutdown.cancelled() => None,
+    };
+    shutdown.cancel();
+    server.wait().await.context("the API server")?;
+    match first {
+        Some(Ok(result)) => result.context("a part of the control plane ended"),
+        Some(Err(panic)) => Err(panic).context("a part of the control plane ended"),
+        None => Ok(()),
+    }
+}
+
+/// Below a supervisor the certificates are there. By hand, the first start makes them.
+fn pki(args: &ControlArgs, data_dir: &Path) -> anyhow::Result<ClusterPki> {
+    if args.ready_fd.is_some() {
+        return ClusterPki::open(data_dir).context("the cluster's certificates");
+    }
+    std::fs::create_dir_all(data_dir)
+        .with_context(|| format!("cannot make {}", data_dir.display()))?;
+    let url = format!("https://{}", args.listen);
+    let options = ClusterPkiOptions {
+        api_addresses: vec![args.listen.ip()],
+        api_names: Vec::new(),
+        api_url_host: url.clone(),
+        api_url_inside: url,
+        cluster_name: "meshgate".to_owned(),
+        nodes: Vec::new(),
+    };
+    ClusterPki::ensure(data_dir, &options).context("the cluster's certificates")
+}
+
+async fn spawn_parts(
+    parts: &mut JoinSet<anyhow::Result<()>>,
+    args: &ControlArgs,
+    pki: &ClusterPki,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let (scheduler, controllers, push, addons) = tokio::try_join!(
+        from_kubeconfig(&pki.scheduler_kubeconfig),
+        from_kubeconfig(&pki.controllers_kubeconfig),
+        from_kubeconfig(&pki.push_kubeconfig),
+        from_kubeconfig(&pki.addons_kubeconfig),
+    )?;
+    let token = shutdown.clone();
+    parts.spawn(async move {
+        meshgate_scheduler::run(scheduler, token)
+            .await
+            .context("the scheduler")
+    });
+    let token = shutdown.clone();
+    let options = meshgate_controllers::Options::new(pki.ca_pem().to_owned());
+    parts.spawn(async move {
+        meshgate_controllers::run(controllers, options, token)
+            .await
+            .context("the controllers")
+    });
+    let token = shutdown.clone();
+    let options = push_options(args, pki)?;
+    parts.spawn(async move {
+        meshgate_push::run(push, options, token)
+            .await
+            .context("configuration push")
+    });
+    if args.with_system {
+        let manifest = meshgate_push::manifests(&meshgate_push::ManifestOptions {
+            cluster_ca_pem: pki.ca_pem().to_owned(),
+            ..meshgate_push::ManifestOptions::default()
+        });
+        let token = shutdown.clone();
+        parts.spawn(async move {
+            crate::apply::apply(addons, &manifest)
+                .await
+                .context("the system's own manifests")?;
+            token.cancelled().await;
+            Ok(())
+        });
+    }
+    Ok(())
+}
+
+fn push_options(args: &ControlArgs, pki: &ClusterPki) -> anyhow::Result<meshgate_push::Options> {
+    let (serving_cert_pem, serving_key_pem) = pki
+        .push
+        .read()
+        .context("the certificate of configuration push")?;
+    Ok(meshgate_push::Options {
+        push_listener: listen(args.push_listen)?,
+        webhook_listener: listen(args.webhook_listen)?,
+        serving_cert_pem,
+        serving_key_pem,
+        cluster_ca_pem: pki.ca_pem().to_owned(),
+        trust_domain: names::TRUST_DOMAIN.to_owned(),
+        cert_ttl: args.cert_ttl,
+        edge_addresses: args
+            .edge_address
+            .iter()
+            .copied()
+            .map(meshgate_push::EdgeAddress::Ip)
+            .collect(),
+        inject: meshgate_push::inject::InjectOptions::default(),
+    })
+}
+
+fn listen(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))
+}
+
+fn say_ready(descriptor: RawFd) -> anyhow::Result<()> {
+    let mut pipe = std::fs::File::from(inherited(descriptor)?);
+    pipe.write_all(b"r")
+        .context("cannot say that the API server is ready")
+}
