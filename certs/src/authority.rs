@@ -306,3 +306,6 @@ pub enum Refusal {
     #[error("cannot sign")]
     Sign(#[source] rcgen::Error),
 }
+
+#[cfg(test)]
+mod tests;

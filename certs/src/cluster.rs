@@ -315,3 +315,6 @@ fn node_serving(name: &str, address: IpAddr) -> Wanted {
         vec![address, IpAddr::V4(Ipv4Addr::LOCALHOST)],
     )
 }
+
+#[cfg(test)]
+mod tests;

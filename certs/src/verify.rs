@@ -177,3 +177,6 @@ fn of_domain(leaf: &CertificateDer<'_>, domain: &TrustDomain) -> Result<SpiffeId
 fn refused(error: IdentityError) -> rustls::Error {
     CertificateError::Other(OtherError(Arc::new(error))).into()
 }
+
+#[cfg(test)]
+mod tests;
