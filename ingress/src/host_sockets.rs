@@ -98,7 +98,7 @@ fn listener(descriptor: OwnedFd) -> io::Result<TcpListener> {
 
 /// Why a socket of the host cannot be had.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum HostSocketError {
+pub enum HostSocketError {
     /// The server of sockets.
     #[error("cannot talk to the host's socket server at {}", path.display())]
     Talk {

@@ -1,10 +1,13 @@
 //! The engine as its owner sees it: options in, snapshots and identities swapped, listeners run.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use futures::future::BoxFuture;
 use ipnet::IpNet;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +18,12 @@ use crate::metrics::Metrics;
 use crate::record::{RecordFormat, Recorder};
 use crate::snapshot::Snapshot;
 use crate::tls::MeshTls;
+
+/// Asks the owner about a destination that the snapshot does not know.
+pub trait UnknownDestination: fmt::Debug + Send + Sync {
+    /// Returns when the snapshot of that moment may know it, or when it is time to go on without.
+    fn ask(&self, destination: SocketAddr) -> BoxFuture<'_, ()>;
+}
 
 /// What does not change while a proxy runs.
 #[derive(Debug, Clone)]
@@ -33,6 +42,11 @@ pub struct EngineOptions {
     pub socket_mark: Option<u32>,
     /// Sidecar inbound over mTLS: where the application listens; `None` is the address that the peer connected to.
     pub application_address: Option<IpAddr>,
+    /// Sidecar outbound: asked once for a connection to a destination that the snapshot does not know; what is still
+    /// unknown then is passed through.
+    pub unknown_destination: Option<Arc<dyn UnknownDestination>>,
+    /// Ports that are passed on as TCP without detection, in both directions of a sidecar.
+    pub opaque_ports: Vec<RangeInclusive<u16>>,
 }
 
 impl Default for EngineOptions {
@@ -45,6 +59,8 @@ impl Default for EngineOptions {
             mtls_port: meshgate_api::names::PORT_MTLS,
             socket_mark: None,
             application_address: None,
+            unknown_destination: None,
+            opaque_ports: Vec::new(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Sets of ports as annotations write them: `80, 9000-9100`.
 
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 /// Ports by ranges, both ends included.
@@ -15,6 +16,11 @@ impl PortSet {
         self.0
             .iter()
             .any(|&(first, last)| (first..=last).contains(&port))
+    }
+
+    /// Each range.
+    pub fn inclusive(&self) -> impl Iterator<Item = RangeInclusive<u16>> + '_ {
+        self.0.iter().map(|&(first, last)| first..=last)
     }
 
     /// First and last port of each range.

@@ -176,11 +176,14 @@ pub(crate) fn original_destination(stream: &TcpStream) -> Result<OriginalDestina
 
 /// Why traffic does not pass through the sidecar.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RedirectError {
+pub enum RedirectError {
+    /// Its own addresses.
     #[error("cannot list this pod's addresses")]
     Addresses(#[source] Errno),
+    /// None of them.
     #[error("this network namespace has no address besides loopback: nothing can be redirected")]
     NoAddress,
+    /// The rules.
     #[error("cannot install the redirect (CAP_NET_ADMIN in the pod's network namespace is needed)")]
     Netfilter(#[source] NetfilterError),
     #[error(

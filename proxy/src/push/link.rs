@@ -172,8 +172,13 @@ impl Link {
 
         if wants.quotas {
             let quota = engine.limits().quota();
-            let quotas = quota::run(control.clone(), quota, identity.clone(), shutdown.clone());
-            tasks.spawn(quotas);
+            tasks.spawn(quota::run(
+                control.clone(),
+                quota,
+                options.pod.uid.clone(),
+                identity.clone(),
+                shutdown.clone(),
+            ));
         }
 
         let (publish, progress) = watch::channel(Progress::default());

@@ -20,10 +20,11 @@ use crate::limits::Quota;
 const MESSAGES_MAX: usize = 64;
 const RECONNECT: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(3));
 
-/// Keeps the leases of `quota` fresh until `shutdown`.
+/// Keeps the leases of `quota` fresh until `shutdown`. `replica` is who asks: the pod's UID, stable over reconnects.
 pub(super) async fn run(
     control: ControlPlane,
     quota: Quota,
+    replica: String,
     mut identity: watch::Receiver<Option<WorkloadIdentity>>,
     shutdown: CancellationToken,
 ) {
@@ -33,7 +34,7 @@ pub(super) async fn run(
         };
         let mut backoff = RECONNECT;
         loop {
-            let end = match lease(&control, &quota, &identity, &mut backoff).await {
+            let end = match lease(&control, &quota, &replica, &identity, &mut backoff).await {
                 Err(end) => end,
                 Ok(never) => match never {},
             };
@@ -50,6 +51,7 @@ pub(super) async fn run(
 async fn lease(
     control: &ControlPlane,
     quota: &Quota,
+    replica: &str,
     identity: &WorkloadIdentity,
     backoff: &mut Backoff,
 ) -> Result<std::convert::Infallible, StreamEnd> {
@@ -66,6 +68,7 @@ async fn lease(
     info!("quota stream open");
     backoff.succeeded();
     quota.connected(clock::now());
+    let mut introduced = false;
     loop {
         tokio::select! {
             answer = grants.message() => {
@@ -80,7 +83,9 @@ async fn lease(
                 }
                 let message = wire::LeaseRequest {
                     demands: demands.into_iter().map(demand).collect(),
+                    replica: if introduced { String::new() } else { replica.to_owned() },
                 };
+                introduced = true;
                 messages.try_send(message).map_err(|_| StreamEnd::OwnerDoesNotRead)?;
             }
         }
