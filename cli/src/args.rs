@@ -250,12 +250,18 @@ pub(crate) struct IngressArgs {
     /// Control plane: HOST:PORT of configuration and certificates
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) control: String,
-    /// Where to take HTTP: ADDR:PORT, or `host:http`, a socket of the host
-    #[arg(long, value_name = "WHERE", default_value = "0.0.0.0:80")]
-    pub(crate) http: String,
-    /// Where to take HTTPS: ADDR:PORT, or `host:https`, a socket of the host
-    #[arg(long, value_name = "WHERE", default_value = "0.0.0.0:443")]
-    pub(crate) https: String,
+    /// SPIFFE trust domain
+    #[arg(long, default_value = meshgate_api::names::TRUST_DOMAIN)]
+    pub(crate) trust_domain: String,
+    /// Take the listening sockets from the host, through this Unix socket
+    #[arg(long, value_name = "SOCKET", conflicts_with_all = ["http", "https"])]
+    pub(crate) host_sockets: Option<PathBuf>,
+    /// Where to take HTTP
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8080")]
+    pub(crate) http: SocketAddr,
+    /// Where to take HTTPS
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8443")]
+    pub(crate) https: SocketAddr,
     /// Access record on standard output
     #[arg(long, value_enum, default_value_t = AccessLog::Json)]
     pub(crate) access_log: AccessLog,
@@ -280,6 +286,9 @@ pub(crate) struct SidecarArgs {
     /// Control plane: HOST:PORT of configuration and certificates
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) control: String,
+    /// SPIFFE trust domain
+    #[arg(long, default_value = meshgate_api::names::TRUST_DOMAIN)]
+    pub(crate) trust_domain: String,
     /// Inbound ports that bypass the proxy, such as 9090,9100-9110
     #[arg(long, value_name = "PORTS", default_value = "")]
     pub(crate) skip_inbound_ports: String,

@@ -40,13 +40,13 @@ fn table(images: &[ImageSummary]) -> String {
     let mut text = format!("{:<50}  {:<19}  {:>10}", "NAME", "DIGEST", "SIZE");
     for image in images {
         let digest: String = image.digest.chars().take(19).collect();
-        text += &format!("\n{:<50}  {digest:<19}  {:>7} kB", image.name, image.size_bytes / 1000);
+        text += &format!("\n{:<50}  {digest:<19}  {:>7} kB", image.name, image.size / 1000);
     }
     text
 }
 
 fn json(image: &ImageSummary) -> serde_json::Value {
-    serde_json::json!({"name": image.name, "digest": image.digest, "size": image.size_bytes})
+    serde_json::json!({"name": image.name, "digest": image.digest, "size": image.size})
 }
 
 fn say(text: &str) -> anyhow::Result<()> {
