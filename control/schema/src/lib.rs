@@ -6,20 +6,31 @@
 
 pub mod custom;
 mod decode;
+mod defaults;
 mod failure;
 mod field_error;
 pub mod names;
 mod openapi;
+mod patch;
+mod path;
+mod protobuf;
 pub mod quantity;
 mod registry;
+mod scale;
 mod selector;
+mod storage;
+mod strategy;
 mod table;
 pub mod time;
+mod types;
+mod validate;
+mod value;
 
 pub use custom as crd;
-pub use decode::{Decoded, FieldValidation, Media, PatchType};
+pub use decode::{Decoded, FieldValidation, Media};
 pub use failure::Failure;
 pub use field_error::{FieldError, FieldErrorKind};
+pub use patch::PatchType;
 pub use registry::{
     Aggregated, AggregatedVersion, DiscoveryScope, Kind, Registry, ScalePaths, Subresource,
 };

@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::custom::CustomVersion;
+use crate::value::{list_at, text_at};
 
 use super::builtin::{Builtin, Row};
 
 /// One served resource in one group version: its names, scope, verbs, subresources and rules.
 #[derive(Debug)]
 pub struct Kind {
-    pub(super) group: String,
-    pub(super) version: String,
-    pub(super) kind: String,
+    pub(crate) group: String,
+    pub(crate) version: String,
+    pub(crate) kind: String,
     pub(super) list_kind: String,
     pub(super) plural: String,
     pub(super) singular: String,
@@ -20,7 +23,7 @@ pub struct Kind {
     pub(super) namespaced: bool,
     pub(super) verbs: &'static [&'static str],
     pub(super) subresources: Vec<Subresource>,
-    pub(super) rules: Rules,
+    pub(crate) rules: Rules,
 }
 
 /// Where a kind's defaults, validation and columns come from.
@@ -50,6 +53,16 @@ pub struct ScalePaths {
 }
 
 const READ_WRITE: &[&str] = &["get", "patch", "update"];
+const CUSTOM_VERBS: &[&str] = &[
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "create",
+    "update",
+    "watch",
+];
 
 impl Kind {
     pub(super) fn builtin(row: &Row) -> Kind {
@@ -85,6 +98,44 @@ impl Kind {
                 id: row.rules,
                 type_name: format!("{}.{}", row.package, row.kind),
             },
+        }
+    }
+
+    pub(crate) fn custom(
+        crd: &Value,
+        version: &str,
+        has_status: bool,
+        rules: Arc<CustomVersion>,
+    ) -> Kind {
+        let group = text_at(crd, "spec.group");
+        let name = |key: &str| text_at(crd, &format!("status.acceptedNames.{key}")).to_owned();
+        let names = |key: &str| {
+            let list = list_at(crd, &format!("status.acceptedNames.{key}"));
+            list.iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect()
+        };
+        let mut subresources = Vec::new();
+        if has_status {
+            subresources.push(custom_subresource("status", group, version, &name("kind")));
+        }
+        if rules.scale().is_some() {
+            subresources.push(custom_subresource("scale", "autoscaling", "v1", "Scale"));
+        }
+        Kind {
+            group: group.into(),
+            version: version.into(),
+            kind: name("kind"),
+            list_kind: name("listKind"),
+            plural: name("plural"),
+            singular: name("singular"),
+            short_names: names("shortNames"),
+            categories: names("categories"),
+            namespaced: text_at(crd, "spec.scope") == "Namespaced",
+            verbs: CUSTOM_VERBS,
+            subresources,
+            rules: Rules::Custom(rules),
         }
     }
 
@@ -220,6 +271,13 @@ impl Kind {
         }
     }
 
+    pub(crate) fn custom_version(&self) -> Option<&CustomVersion> {
+        match &self.rules {
+            Rules::Builtin { .. } => None,
+            Rules::Custom(version) => Some(version),
+        }
+    }
+
     pub(crate) fn rules(&self) -> &Rules {
         &self.rules
     }
@@ -250,5 +308,15 @@ fn builtin_subresource(row: &Row, name: &str) -> Subresource {
         version: version.into(),
         kind: kind.into(),
         verbs,
+    }
+}
+
+fn custom_subresource(name: &str, group: &str, version: &str, kind: &str) -> Subresource {
+    Subresource {
+        name: name.into(),
+        group: group.into(),
+        version: version.into(),
+        kind: kind.into(),
+        verbs: READ_WRITE,
     }
 }
