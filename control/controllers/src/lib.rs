@@ -1,8 +1,30 @@
-//! The controllers: each one a pure plan from what is wanted and what is seen to changes, and one shared runner.
+//! The controllers: each one a pure plan from what is wanted and what is seen to changes, carried out by a thin loop.
+//!
+//! Invariants: all controllers share one watch per kind ([`Context`](context::Context)); a controller decides only
+//! from caches that show its own last writes ([`Freshness`](freshness::Freshness)); whatever is written back whole,
+//! such as pod templates, stays JSON, so that no unknown field is lost; nothing polls, what depends on time sets an
+//! alarm. Deliberately absent: leader election (one control plane runs per cluster), StatefulSet, DaemonSet, Job.
 
+mod conditions;
+mod context;
+mod deployment;
+mod endpoints;
+mod event_ttl;
+mod freshness;
+mod node;
+mod objects;
+mod ownership;
+mod pods;
+mod replica_set;
+mod service_account;
+
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+
+use context::Context;
 
 /// What the controllers are told.
 #[derive(Debug, Clone)]
@@ -11,7 +33,7 @@ pub struct Options {
     pub root_ca_pem: String,
     /// A node whose Lease was not renewed for this long is unreachable.
     pub node_grace: Duration,
-    /// Evict pods from an unreachable node no later than this, whatever they tolerate; none: as they tolerate
+    /// Evict pods from an unreachable node no later than this, whatever time they were given; none: as they tolerate
     /// (300 s by default).
     pub eviction_after_max: Option<Duration>,
     /// Events are deleted this long after they happened last.
@@ -31,12 +53,39 @@ impl Options {
 }
 
 /// Runs all controllers until `shutdown`; failures of the API server are waited out.
-pub async fn run(client: kube::Client, options: Options, shutdown: CancellationToken) -> Result<(), Failure> {
-    let _ = (client, options);
-    shutdown.cancelled().await;
+pub async fn run(
+    client: kube::Client,
+    options: Options,
+    shutdown: CancellationToken,
+) -> Result<(), Infallible> {
+    let (context, events) = Context::new(client, options);
+    let context = Arc::new(context);
+    let deployments = deployment::Controller::new(&context);
+    let replica_sets = replica_set::Controller::new(&context);
+    let endpoints = endpoints::Controller::new(&context);
+    let service_accounts = service_account::Controller::new(&context);
+    let nodes = node::Controller::new(&context);
+    let evictions = node::Eviction::new(&context);
+    let orphans = node::Orphans::new(&context);
+    let old_events = event_ttl::Controller::new(&context);
+    // Every listener is registered by now: the first list reaches all of them.
+    let loops = async {
+        tokio::join!(
+            context.watch(),
+            events.run(),
+            deployments.run(),
+            replica_sets.run(),
+            endpoints.run(),
+            service_accounts.run(),
+            nodes.run(),
+            evictions.run(),
+            orphans.run(),
+            old_events.run(),
+        )
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        _ = loops => {}
+    }
     Ok(())
 }
-
-/// Why the controllers ended by themselves.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {}
