@@ -15,12 +15,15 @@ fn bind(auth: &Auth, namespace: &str, role: &str, subject: Value) {
     } else {
         "RoleBinding"
     };
-    feed(auth, &json!({
-        "kind": kind,
-        "metadata": {"namespace": namespace, "name": format!("{role}-binding")},
-        "roleRef": {"kind": "ClusterRole", "name": role},
-        "subjects": [subject],
-    }));
+    feed(
+        auth,
+        &json!({
+            "kind": kind,
+            "metadata": {"namespace": namespace, "name": format!("{role}-binding")},
+            "roleRef": {"kind": "ClusterRole", "name": role},
+            "subjects": [subject],
+        }),
+    );
 }
 
 #[test]
@@ -35,23 +38,63 @@ fn bootstrap_gives_each_component_what_it_needs_and_no_more() {
     check(&auth, &scheduler, "get core/secrets shop/a", false);
     let controllers = user("system:kube-controller-manager", &[]);
     check(&auth, &controllers, "create apps/replicasets shop/", true);
-    check(&auth, &controllers, "delete meshgate.dev/anything shop/a", true);
-    check(&auth, &controllers, "create rbac.authorization.k8s.io/clusterroles", false);
-    check(&auth, &controllers, "escalate rbac.authorization.k8s.io/clusterroles x", false);
+    check(
+        &auth,
+        &controllers,
+        "delete meshgate.dev/anything shop/a",
+        true,
+    );
+    check(
+        &auth,
+        &controllers,
+        "create rbac.authorization.k8s.io/clusterroles",
+        false,
+    );
+    check(
+        &auth,
+        &controllers,
+        "escalate rbac.authorization.k8s.io/clusterroles x",
+        false,
+    );
     let push = user("meshgate:push", &["meshgate:control"]);
     check(&auth, &push, "watch networking.k8s.io/ingresses", true);
-    check(&auth, &push, "patch networking.k8s.io/ingresses/status shop/a", true);
-    check(&auth, &push, "patch networking.k8s.io/ingresses shop/a", false);
+    check(
+        &auth,
+        &push,
+        "patch networking.k8s.io/ingresses/status shop/a",
+        true,
+    );
+    check(
+        &auth,
+        &push,
+        "patch networking.k8s.io/ingresses shop/a",
+        false,
+    );
     check(&auth, &push, "create core/secrets meshgate-system/", true);
-    check(&auth, &push, "update core/secrets meshgate-system/meshgate-ca", true);
-    check(&auth, &push, "update core/secrets meshgate-system/other", false);
+    check(
+        &auth,
+        &push,
+        "update core/secrets meshgate-system/meshgate-ca",
+        true,
+    );
+    check(
+        &auth,
+        &push,
+        "update core/secrets meshgate-system/other",
+        false,
+    );
     check(&auth, &push, "create core/secrets shop/", false);
     check(&auth, &push, "create core/pods shop/", false);
     let nobody = user("nobody", &[]);
     check(&auth, &nobody, "get /apis/apps", true);
     check(&auth, &nobody, "get /version", true);
     check(&auth, &nobody, "get /metrics", false);
-    check(&auth, &nobody, "create authorization.k8s.io/selfsubjectaccessreviews", true);
+    check(
+        &auth,
+        &nobody,
+        "create authorization.k8s.io/selfsubjectaccessreviews",
+        true,
+    );
     check(&auth, &nobody, "list core/pods shop/", false);
     check(&auth, &User::anonymous(), "get /livez", true);
     check(&auth, &User::anonymous(), "get /apis", false);
@@ -62,39 +105,77 @@ fn bindings_count_at_once_and_only_in_their_namespace() {
     let auth = auth();
     let account = user("system:serviceaccount:shop:a", &["system:serviceaccounts"]);
     check(&auth, &account, "list core/pods shop/", false);
-    bind(&auth, "shop", "view", json!({"kind": "ServiceAccount", "name": "a"}));
+    bind(
+        &auth,
+        "shop",
+        "view",
+        json!({"kind": "ServiceAccount", "name": "a"}),
+    );
     check(&auth, &account, "list core/pods shop/", true);
     check(&auth, &account, "list core/pods other/", false);
     check(&auth, &account, "list core/pods", false);
     check(&auth, &account, "list core/secrets shop/", false);
     check(&auth, &account, "get core/nodes n", false);
-    bind(&auth, "", "view", json!({"kind": "Group", "name": "readers"}));
+    bind(
+        &auth,
+        "",
+        "view",
+        json!({"kind": "Group", "name": "readers"}),
+    );
     check(&auth, &user("bob", &["readers"]), "list core/pods", true);
     check(&auth, &user("bob", &[]), "list core/pods", false);
-    delete(&auth, &json!({"kind": "RoleBinding", "metadata": {"namespace": "shop", "name": "view-binding"}}));
+    delete(
+        &auth,
+        &json!({"kind": "RoleBinding", "metadata": {"namespace": "shop", "name": "view-binding"}}),
+    );
     check(&auth, &account, "list core/pods shop/", false);
 }
 
 #[test]
 fn subjects_are_what_they_say() {
     let auth = auth();
-    bind(&auth, "", "cluster-admin", json!({"kind": "User", "name": "readers"}));
+    bind(
+        &auth,
+        "",
+        "cluster-admin",
+        json!({"kind": "User", "name": "readers"}),
+    );
     check(&auth, &user("bob", &["readers"]), "list core/pods", false);
     check(&auth, &user("readers", &[]), "list core/pods", true);
     // A rebound role forgets its former subject.
-    bind(&auth, "", "cluster-admin", json!({"kind": "Robot", "name": "readers"}));
+    bind(
+        &auth,
+        "",
+        "cluster-admin",
+        json!({"kind": "Robot", "name": "readers"}),
+    );
     check(&auth, &user("readers", &[]), "list core/pods", false);
 }
 
 #[test]
 fn aggregated_roles_follow_labels_through_each_other() {
     let auth = auth();
-    bind(&auth, "shop", "admin", json!({"kind": "User", "name": "ann"}));
+    bind(
+        &auth,
+        "shop",
+        "admin",
+        json!({"kind": "User", "name": "ann"}),
+    );
     let ann = user("ann", &[]);
-    check(&auth, &ann, "create rbac.authorization.k8s.io/roles shop/", true);
+    check(
+        &auth,
+        &ann,
+        "create rbac.authorization.k8s.io/roles shop/",
+        true,
+    );
     check(&auth, &ann, "update apps/deployments/scale shop/web", true);
     check(&auth, &ann, "get core/pods/log shop/web", true);
-    check(&auth, &ann, "update meshgate.dev/backendpolicies shop/x", true);
+    check(
+        &auth,
+        &ann,
+        "update meshgate.dev/backendpolicies shop/x",
+        true,
+    );
     check(&auth, &ann, "get example.org/widgets shop/w", false);
     let widgets = json!({
         "kind": "ClusterRole",
@@ -114,12 +195,15 @@ fn aggregated_roles_follow_labels_through_each_other() {
 fn aggregation_in_a_circle_ends() {
     let auth = auth_with_key(&keys().ours);
     for (name, other) in [("a", "b"), ("b", "a")] {
-        feed(&auth, &json!({
-            "kind": "ClusterRole",
-            "metadata": {"name": name, "labels": {"is": name}},
-            "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"is": other}}]},
-            "rules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
-        }));
+        feed(
+            &auth,
+            &json!({
+                "kind": "ClusterRole",
+                "metadata": {"name": name, "labels": {"is": name}},
+                "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"is": other}}]},
+                "rules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
+            }),
+        );
     }
     assert_eq!(auth.aggregated_rules("a"), Some(json!([])));
 }
@@ -169,15 +253,35 @@ fn a_node_reads_what_its_pods_refer_to() {
     check(&auth, &a, "create core/serviceaccounts/token shop/a", true);
     check(&auth, &a, "create core/serviceaccounts/token shop/b", false);
     check(&auth, &a, "get core/serviceaccounts/token shop/a", false);
-    check(&auth, &a, "update coordination.k8s.io/leases kube-node-lease/a", true);
-    check(&auth, &a, "create coordination.k8s.io/leases kube-node-lease/", true);
-    check(&auth, &a, "update coordination.k8s.io/leases kube-node-lease/b", false);
+    check(
+        &auth,
+        &a,
+        "update coordination.k8s.io/leases kube-node-lease/a",
+        true,
+    );
+    check(
+        &auth,
+        &a,
+        "create coordination.k8s.io/leases kube-node-lease/",
+        true,
+    );
+    check(
+        &auth,
+        &a,
+        "update coordination.k8s.io/leases kube-node-lease/b",
+        false,
+    );
     check(&auth, &a, "get coordination.k8s.io/leases shop/a", false);
     check(&auth, &a, "watch core/services", true);
     check(&auth, &a, "create apps/deployments shop/", false);
     check(&auth, &a, "delete core/nodes a", false);
     // The name alone does not make a node.
-    check(&auth, &user("system:node:a", &[]), "get core/secrets shop/a", false);
+    check(
+        &auth,
+        &user("system:node:a", &[]),
+        "get core/secrets shop/a",
+        false,
+    );
     // The pod is gone: so is the right.
     delete(&auth, &pod("a"));
     check(&auth, &a, "get core/secrets shop/a", false);

@@ -49,10 +49,16 @@ fn auth() -> Auth {
         feed(&auth, &object);
     }
     for name in ["a", "b"] {
-        feed(&auth, &json!({"kind": "Node", "metadata": {"name": name, "uid": format!("node-{name}")}}));
+        feed(
+            &auth,
+            &json!({"kind": "Node", "metadata": {"name": name, "uid": format!("node-{name}")}}),
+        );
         for kind in ["ServiceAccount", "Secret"] {
             let uid = format!("{kind}-{name}");
-            feed(&auth, &json!({"kind": kind, "metadata": {"namespace": "shop", "name": name, "uid": uid}}));
+            feed(
+                &auth,
+                &json!({"kind": kind, "metadata": {"namespace": "shop", "name": name, "uid": uid}}),
+            );
         }
         feed(&auth, &pod(name));
     }
@@ -99,7 +105,9 @@ fn delete(auth: &Auth, object: &Value) {
 fn change(auth: &Auth, object: &Value, to: Option<&Value>) {
     let kind = object["kind"].as_str().unwrap();
     let group = match kind {
-        "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding" => "rbac.authorization.k8s.io",
+        "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding" => {
+            "rbac.authorization.k8s.io"
+        }
         _ => "",
     };
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();

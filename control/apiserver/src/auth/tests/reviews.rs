@@ -45,12 +45,26 @@ fn access_reviews_answer_with_the_reason() {
 #[test]
 fn rules_reviews_list_what_the_user_may() {
     let auth = auth();
-    let rules = |user: &User| review(&auth, Review::SelfSubjectRules, user, json!({"namespace": "shop"})).unwrap();
+    let rules = |user: &User| {
+        review(
+            &auth,
+            Review::SelfSubjectRules,
+            user,
+            json!({"namespace": "shop"}),
+        )
+        .unwrap()
+    };
     let of_admin = rules(&user("root", &["system:masters"]));
     let all = json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]});
-    assert!(of_admin["resourceRules"].as_array().unwrap().contains(&all), "{of_admin}");
+    assert!(
+        of_admin["resourceRules"].as_array().unwrap().contains(&all),
+        "{of_admin}"
+    );
     let of_bob = rules(&user("bob", &[]));
-    assert!(!of_bob["resourceRules"].as_array().unwrap().contains(&all), "{of_bob}");
+    assert!(
+        !of_bob["resourceRules"].as_array().unwrap().contains(&all),
+        "{of_bob}"
+    );
     assert_eq!(of_bob["incomplete"], false);
     assert_eq!(rules(&node("a"))["incomplete"], true);
 }
@@ -63,17 +77,31 @@ fn token_reviews_tell_whose_token_it_is() {
         "audiences": ["meshgate.dev/identity"],
         "boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "a", "uid": "pod-a"},
     }});
-    let made = auth.create_token(&node("a"), "shop", "a", wanted, now()).unwrap();
+    let made = auth
+        .create_token(&node("a"), "shop", "a", wanted, now())
+        .unwrap();
     let token = &made["status"]["token"];
     let ask = |audiences: Value| {
-        review(&auth, Review::Token, &admin, json!({"token": token, "audiences": audiences})).unwrap()
+        review(
+            &auth,
+            Review::Token,
+            &admin,
+            json!({"token": token, "audiences": audiences}),
+        )
+        .unwrap()
     };
     let status = ask(json!(["other", "meshgate.dev/identity"]));
     assert_eq!(status["authenticated"], true);
     assert_eq!(status["audiences"], json!(["meshgate.dev/identity"]));
     assert_eq!(status["user"]["username"], "system:serviceaccount:shop:a");
-    assert_eq!(status["user"]["extra"]["authentication.kubernetes.io/pod-uid"], json!(["pod-a"]));
-    assert_eq!(status["user"]["extra"]["authentication.kubernetes.io/node-name"], json!(["a"]));
+    assert_eq!(
+        status["user"]["extra"]["authentication.kubernetes.io/pod-uid"],
+        json!(["pod-a"])
+    );
+    assert_eq!(
+        status["user"]["extra"]["authentication.kubernetes.io/node-name"],
+        json!(["a"])
+    );
     let for_api_server = json!({"user": {}, "error": "the token is for another audience"});
     assert_eq!(ask(json!([])), for_api_server);
     let bad = review(&auth, Review::Token, &admin, json!({"token": "x"})).unwrap();
@@ -87,7 +115,10 @@ fn token_requests_are_checked() {
     let check = |user: &User, account: &str, spec: Value, expected: &str| {
         let body = json!({"spec": spec});
         let answer = match auth.create_token(user, "shop", account, body, now()) {
-            Ok(made) => format!("until {}", made["status"]["expirationTimestamp"].as_str().unwrap()),
+            Ok(made) => format!(
+                "until {}",
+                made["status"]["expirationTimestamp"].as_str().unwrap()
+            ),
             Err(failure) => format!("{} {}", failure.code, failure.message),
         };
         assert!(answer.starts_with(expected), "{account} {spec}: {answer}");
@@ -95,30 +126,85 @@ fn token_requests_are_checked() {
     let admin = user("root", &["system:masters"]);
     let pod = |name: &str, uid: &str| json!({"kind": "Pod", "apiVersion": "v1", "name": name, "uid": uid});
     check(&admin, "a", json!({}), "until 2027-01-15T09:00:00Z");
-    check(&admin, "a", json!({"expirationSeconds": 600}), "until 2027-01-15T08:10:00Z");
+    check(
+        &admin,
+        "a",
+        json!({"expirationSeconds": 600}),
+        "until 2027-01-15T08:10:00Z",
+    );
     check(&admin, "a", json!({"expirationSeconds": 599}), "422");
     check(&admin, "a", json!({"expirationSeconds": 1u64 << 33}), "422");
     check(&admin, "a", json!({"expirationSeconds": "long"}), "422");
-    check(&admin, "missing", json!({}), "404 serviceaccounts \"missing\" not found");
-    check(&admin, "a", json!({"boundObjectRef": pod("a", "pod-a")}), "until");
-    check(&admin, "a", json!({"boundObjectRef": pod("a", "old")}), "409");
-    check(&admin, "a", json!({"boundObjectRef": pod("b", "pod-b")}), "400");
+    check(
+        &admin,
+        "missing",
+        json!({}),
+        "404 serviceaccounts \"missing\" not found",
+    );
+    check(
+        &admin,
+        "a",
+        json!({"boundObjectRef": pod("a", "pod-a")}),
+        "until",
+    );
+    check(
+        &admin,
+        "a",
+        json!({"boundObjectRef": pod("a", "old")}),
+        "409",
+    );
+    check(
+        &admin,
+        "a",
+        json!({"boundObjectRef": pod("b", "pod-b")}),
+        "400",
+    );
     check(&admin, "a", json!({"boundObjectRef": pod("c", "")}), "404");
-    check(&admin, "a", json!({"boundObjectRef": {"kind": "ConfigMap", "name": "x"}}), "400");
+    check(
+        &admin,
+        "a",
+        json!({"boundObjectRef": {"kind": "ConfigMap", "name": "x"}}),
+        "400",
+    );
     // A node asks for the pods that run on it, and for the audiences that they name.
     check(&node("a"), "a", json!({}), "403");
-    check(&node("a"), "a", json!({"boundObjectRef": pod("a", "pod-a")}), "until");
-    check(&node("b"), "a", json!({"boundObjectRef": pod("a", "pod-a")}), "403");
-    let with_audience = |audience: &str| json!({"audiences": [audience], "boundObjectRef": pod("a", "pod-a")});
-    check(&node("a"), "a", with_audience("meshgate.dev/identity"), "until");
+    check(
+        &node("a"),
+        "a",
+        json!({"boundObjectRef": pod("a", "pod-a")}),
+        "until",
+    );
+    check(
+        &node("b"),
+        "a",
+        json!({"boundObjectRef": pod("a", "pod-a")}),
+        "403",
+    );
+    let with_audience =
+        |audience: &str| json!({"audiences": [audience], "boundObjectRef": pod("a", "pod-a")});
+    check(
+        &node("a"),
+        "a",
+        with_audience("meshgate.dev/identity"),
+        "until",
+    );
     check(&node("a"), "a", with_audience("vault"), "403");
 }
 
 #[test]
 fn users_learn_who_they_are() {
     let auth = auth();
-    let status = review(&auth, Review::SelfSubject, &user("bob", &["readers"]), json!({})).unwrap();
-    assert_eq!(status["userInfo"], json!({"username": "bob", "groups": ["readers", "system:authenticated"]}));
+    let status = review(
+        &auth,
+        Review::SelfSubject,
+        &user("bob", &["readers"]),
+        json!({}),
+    )
+    .unwrap();
+    assert_eq!(
+        status["userInfo"],
+        json!({"username": "bob", "groups": ["readers", "system:authenticated"]})
+    );
 }
 
 #[test]
@@ -126,6 +212,9 @@ fn keys_are_published_for_others_to_verify_tokens() {
     let auth = auth();
     let keys = auth.jwks();
     assert_eq!(keys["keys"][0]["alg"], "ES256");
-    assert!(keys["keys"][0].get("d").is_none(), "the private key stays here");
+    assert!(
+        keys["keys"][0].get("d").is_none(),
+        "the private key stays here"
+    );
     assert_eq!(auth.openid_configuration()["issuer"], ISSUER);
 }
