@@ -3,7 +3,14 @@
 //! The binary under test is `$MESHGATE`, which `./check` sets to the release build. A test that cannot run fails; none is
 //! skipped. Nothing sleeps: [`until`] asks again until its deadline.
 
-#![expect(clippy::print_stderr, reason = "a failing test must show what the cluster said")]
+#![expect(
+    clippy::print_stderr,
+    reason = "a failing test must show what the cluster said"
+)]
+
+pub mod image;
+pub mod load;
+pub mod tls;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -101,12 +108,12 @@ impl Cluster {
         self
     }
 
-    /// `meshgate SUBCOMMAND` for this cluster.
+    /// `meshgate SUBCOMMAND` for this cluster, such as `status` or `image load`.
     pub fn meshgate(&self, subcommand: &str) -> Command {
         let mut command = Command::new(meshgate());
         command.env("XDG_DATA_HOME", self.dir.path().join("xdg"));
         command
-            .arg(subcommand)
+            .args(subcommand.split(' '))
             .args(["--name", &self.name])
             .arg("--data-dir")
             .arg(self.data_dir());
