@@ -47,7 +47,13 @@ async fn whole(
     if let Some(descriptor) = args.api_fd {
         listeners.push(TcpListener::from(inherited(descriptor)?));
     }
-    let options = meshgate_apiserver::Options::new(store, pki.clone(), listeners, advertise);
+    let options = meshgate_apiserver::Options {
+        store,
+        pki: pki.clone(),
+        listeners,
+        advertise,
+        service_cidr: names::SERVICE_CIDR,
+    };
     let server = meshgate_apiserver::start(options, shutdown.clone())
         .await
         .context("the API server")?;
@@ -61,7 +67,7 @@ async fn whole(
         () = shutdown.cancelled() => None,
     };
     shutdown.cancel();
-    server.wait().await.context("the API server")?;
+    server.wait().await;
     match first {
         Some(Ok(result)) => result.context("a part of the control plane ended"),
         Some(Err(panic)) => Err(panic).context("a part of the control plane ended"),

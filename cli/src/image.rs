@@ -14,7 +14,9 @@ pub(crate) fn run(command: &ImageCommand) -> anyhow::Result<ExitCode> {
         ImageCommand::Load { cluster, files } => {
             let store = open(cluster)?;
             for file in files {
-                let loaded = store.load(file).with_context(|| format!("cannot load {}", file.display()))?;
+                let loaded = store
+                    .load(file)
+                    .with_context(|| format!("cannot load {}", file.display()))?;
                 for image in loaded {
                     say(&format!("loaded {} {}", image.name, image.digest))?;
                 }
@@ -24,7 +26,9 @@ pub(crate) fn run(command: &ImageCommand) -> anyhow::Result<ExitCode> {
             let images = open(cluster)?.list().context("cannot list the images")?;
             say(&match output {
                 Output::Text => table(&images),
-                Output::Json => serde_json::to_string_pretty(&images.iter().map(json).collect::<Vec<_>>())?,
+                Output::Json => {
+                    serde_json::to_string_pretty(&images.iter().map(json).collect::<Vec<_>>())?
+                }
             })?;
         }
     }
@@ -40,7 +44,11 @@ fn table(images: &[ImageSummary]) -> String {
     let mut text = format!("{:<50}  {:<19}  {:>10}", "NAME", "DIGEST", "SIZE");
     for image in images {
         let digest: String = image.digest.chars().take(19).collect();
-        text += &format!("\n{:<50}  {digest:<19}  {:>7} kB", image.name, image.size / 1000);
+        text += &format!(
+            "\n{:<50}  {digest:<19}  {:>7} kB",
+            image.name,
+            image.size / 1000
+        );
     }
     text
 }

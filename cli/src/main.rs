@@ -7,7 +7,10 @@ mod cluster;
 mod control;
 mod down;
 mod echo;
+mod image;
 mod keeper;
+mod node;
+mod proxies;
 mod runtime;
 mod status;
 mod supervisor;
@@ -54,14 +57,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             clap_complete::generate(shell, &mut Cli::command(), "meshgate", &mut out);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Image(_)
-        | Command::Inject(_)
-        | Command::Node(_)
-        | Command::Ingress(_)
-        | Command::Sidecar(_)
-        | Command::Shim { .. } => {
-            anyhow::bail!("not wired")
-        }
+        Command::Image(args) => image::run(&args.command),
+        Command::Node(args) => node::run(&args),
+        Command::Ingress(args) => proxies::ingress(&args),
+        Command::Sidecar(args) => proxies::sidecar(&args),
+        Command::Shim { args } => Ok(meshgate_agent::shim::main(&args)),
+        Command::Inject(_) => anyhow::bail!("not wired"),
     }
 }
 

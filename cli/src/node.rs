@@ -13,16 +13,22 @@ pub(crate) fn run(args: &NodeArgs) -> anyhow::Result<ExitCode> {
     let options = options(args)?;
     runtime::current_thread()?.block_on(async {
         let shutdown = runtime::shutdown_on_signal()?;
-        meshgate_agent::run(options, shutdown).await.context("the node agent")
+        meshgate_agent::run(options, shutdown)
+            .await
+            .context("the node agent")
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn options(args: &NodeArgs) -> anyhow::Result<meshgate_agent::Options> {
     let pki = ClusterPki::open(&args.data_dir).context("the cluster's certificates")?;
-    let files = pki
-        .node(&args.name)
-        .with_context(|| format!("{} has no certificate for node {}", args.data_dir.display(), args.name))?;
+    let files = pki.node(&args.name).with_context(|| {
+        format!(
+            "{} has no certificate for node {}",
+            args.data_dir.display(),
+            args.name
+        )
+    })?;
     Ok(meshgate_agent::Options {
         node_name: args.name.clone(),
         index: args.index,
