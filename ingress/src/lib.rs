@@ -77,7 +77,11 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Ed
     );
 
     let serving = async {
-        if shutdown.run_until_cancelled(link.configured()).await.is_none() {
+        if shutdown
+            .run_until_cancelled(link.configured())
+            .await
+            .is_none()
+        {
             return Ok(());
         }
         readiness.met(LISTENERS);

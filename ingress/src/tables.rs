@@ -63,7 +63,9 @@ impl Tables {
             target: rule.target,
             origin: rule.origin,
             index: rule.index,
-            limits: limits.map(|limit| self.engine.limits().open(limit)).collect(),
+            limits: limits
+                .map(|limit| self.engine.limits().open(limit))
+                .collect(),
         };
         (rule.path, compiled)
     }

@@ -85,7 +85,10 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Si
     let wants = Wants {
         role: Role::Sidecar,
         initial: vec![
-            (Kind::Workload, vec![format!("{}/{}", pod.namespace, pod.name)]),
+            (
+                Kind::Workload,
+                vec![format!("{}/{}", pod.namespace, pod.name)],
+            ),
             (Kind::Service, Vec::new()),
         ],
         enforce: Tables::new(engine.clone(), lookup, readiness.clone(), known),
@@ -170,7 +173,10 @@ async fn intercept(options: &Options, outbound: &TcpListener) -> Result<(), Side
         .map_err(SidecarError::Redirect)?;
     if !others.is_empty() {
         // Only after a restart: the application is running and dialled just now. It dials again.
-        warn!(count = others.len(), "connections closed while checking the redirect");
+        warn!(
+            count = others.len(),
+            "connections closed while checking the redirect"
+        );
     }
     info!("traffic passes through here");
     Ok(())

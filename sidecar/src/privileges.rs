@@ -1,7 +1,5 @@
 //! Giving up what only the start needs.
 
-use std::os::fd::AsFd;
-
 use meshgate_api::names::{SIDECAR_MARK, SIDECAR_UID};
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -57,9 +55,4 @@ pub(crate) fn drop_root() -> Result<OwnTraffic, Errno> {
         }
         Err(errno) => Err(errno),
     }
-}
-
-/// Puts the mark of own traffic on a socket.
-pub(crate) fn mark(socket: &impl AsFd) -> Result<(), Errno> {
-    nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::Mark, &SIDECAR_MARK)
 }

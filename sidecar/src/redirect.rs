@@ -194,6 +194,8 @@ pub enum RedirectError {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::socket::setsockopt;
+
     use super::*;
     use crate::testnet::{GATEWAY, TestNet};
 
@@ -260,7 +262,7 @@ mod tests {
             let direct = TcpStream::connect(SocketAddr::V4(skipped)).await.unwrap();
             assert_eq!(direct.peer_addr().unwrap(), SocketAddr::V4(skipped));
             let marked = tokio::net::TcpSocket::new_v4().unwrap();
-            crate::privileges::mark(&marked).unwrap();
+            setsockopt(&marked, sockopt::Mark, &SIDECAR_MARK).unwrap();
             let marked = marked.connect(SocketAddr::V4(gateway)).await.unwrap();
             let _to_itself = TcpStream::connect((own, 8080)).await.unwrap();
             assert_eq!(accepted(&app).await, OriginalDestination::Direct);

@@ -71,7 +71,10 @@ impl Tables {
             },
             // A pod that is going away: what it demanded last stays in force until it is gone.
             Kind::Workload => {
-                warn!(workload = name, "the control plane does not know this pod (any more)");
+                warn!(
+                    workload = name,
+                    "the control plane does not know this pod (any more)"
+                );
                 Vec::new()
             }
             Kind::EdgeHost | Kind::Certificate => Vec::new(),

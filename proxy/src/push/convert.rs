@@ -101,3 +101,6 @@ fn path_match(wire: wire::PathMatch) -> Result<PathMatch, Invalid> {
     };
     PathMatch::new(kind, &wire.value).map_err(|why| Invalid::new("value", why))
 }
+
+#[cfg(test)]
+mod tests;

@@ -167,7 +167,10 @@ impl IdentityClient {
 }
 
 /// The identity a token proves: its subject is the service account. Its signature is the control plane's to check.
-fn identity_of_token(token: &str, domain: &TrustDomain) -> Result<SpiffeId, CertifyError> {
+pub(super) fn identity_of_token(
+    token: &str,
+    domain: &TrustDomain,
+) -> Result<SpiffeId, CertifyError> {
     #[derive(serde::Deserialize)]
     struct Claims {
         sub: String,

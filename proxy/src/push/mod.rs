@@ -7,6 +7,8 @@
 mod backoff;
 pub mod convert;
 pub mod dial;
+#[cfg(any(test, feature = "fake-control"))]
+pub mod fake;
 pub mod identity;
 mod ledger;
 pub mod link;
@@ -16,3 +18,6 @@ mod quota;
 pub mod report;
 pub mod resource;
 pub mod stream;
+
+#[cfg(test)]
+mod tests;

@@ -17,8 +17,8 @@ use tracing::{debug, info, warn};
 use super::backoff::Backoff;
 use super::dial::{ControlPlane, DialError};
 use super::identity::{WorkloadIdentity, first};
-use super::metrics::ControlMetrics;
 use super::ledger::{Agreement, Ledger};
+use super::metrics::ControlMetrics;
 use super::report::Chain;
 use super::resource::{Body, Changes, Kind};
 

@@ -127,7 +127,10 @@ fn prefix(field: &str, value: u32, longest: u8) -> Result<u8, Invalid> {
     match u8::try_from(value) {
         Ok(0) => Ok(longest),
         Ok(bits) if bits <= longest => Ok(bits),
-        _ => Err(Invalid::new(field, format_args!("{value} is above {longest}"))),
+        _ => Err(Invalid::new(
+            field,
+            format_args!("{value} is above {longest}"),
+        )),
     }
 }
 

@@ -48,10 +48,7 @@ pub(super) fn policy(wire: wire::BackendPolicy) -> Result<Policy, Invalid> {
 }
 
 /// Zero means none.
-fn limit(
-    field: &str,
-    value: Option<prost_types::Duration>,
-) -> Result<Option<Duration>, Invalid> {
+fn limit(field: &str, value: Option<prost_types::Duration>) -> Result<Option<Duration>, Invalid> {
     Ok(Some(duration(field, value)?).filter(|limit| !limit.is_zero()))
 }
 
