@@ -6,7 +6,7 @@ use kube::runtime::watcher::Config;
 use kube::{Api, Client};
 use meshgate_api::client::{Cache, EventSink, Recorder};
 
-use crate::objects::{Deployment, EventTimes, Lease, Namespace, Node, Pod, ReplicaSet, Service};
+use crate::objects::{Deployment, Lease, Namespace, Node, Pod, ReplicaSet, Service};
 use crate::{Options, endpoints, service_account};
 
 /// What all controllers share.
@@ -25,7 +25,6 @@ pub(crate) struct Context {
     pub(crate) namespaces: Cache<Namespace>,
     pub(crate) service_accounts: Cache<PartialObjectMeta<ServiceAccount>>,
     pub(crate) root_ca_maps: Cache<ConfigMap>,
-    pub(crate) events: Cache<EventTimes>,
 }
 
 impl Context {
@@ -46,7 +45,6 @@ impl Context {
             namespaces: Cache::default(),
             service_accounts: Cache::default(),
             root_ca_maps: Cache::default(),
-            events: Cache::default(),
         };
         (context, sink)
     }
@@ -73,7 +71,6 @@ impl Context {
                 .run(Api::all(client()), named(service_account::NAME)),
             self.root_ca_maps
                 .run(Api::all(client()), named(service_account::ROOT_CA_MAP)),
-            self.events.run(Api::all(client()), Config::default()),
         );
     }
 }

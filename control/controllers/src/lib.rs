@@ -9,8 +9,10 @@ mod conditions;
 mod context;
 mod deployment;
 mod endpoints;
-mod event_ttl;
 mod freshness;
+mod garbage;
+mod inventory;
+mod namespace;
 mod node;
 mod objects;
 mod ownership;
@@ -36,8 +38,6 @@ pub struct Options {
     /// Evict pods from an unreachable node no later than this, whatever time they were given; none: as they tolerate
     /// (300 s by default).
     pub eviction_after_max: Option<Duration>,
-    /// Events are deleted this long after they happened last.
-    pub event_ttl: Duration,
 }
 
 impl Options {
@@ -47,7 +47,6 @@ impl Options {
             root_ca_pem,
             node_grace: Duration::from_secs(40),
             eviction_after_max: None,
-            event_ttl: Duration::from_secs(3600),
         }
     }
 }
@@ -67,7 +66,9 @@ pub async fn run(
     let nodes = node::Controller::new(&context);
     let evictions = node::Eviction::new(&context);
     let orphans = node::Orphans::new(&context);
-    let old_events = event_ttl::Controller::new(&context);
+    let inventory = inventory::Inventory::new(context.client.clone());
+    let garbage = garbage::Controller::new(&context, &inventory);
+    let namespaces = namespace::Controller::new(&context, &inventory);
     // Every listener is registered by now: the first list reaches all of them.
     let loops = async {
         tokio::join!(
@@ -80,7 +81,9 @@ pub async fn run(
             nodes.run(),
             evictions.run(),
             orphans.run(),
-            old_events.run(),
+            inventory.run(),
+            garbage.run(),
+            namespaces.run(),
         )
     };
     tokio::select! {

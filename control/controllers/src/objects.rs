@@ -227,33 +227,14 @@ pub(crate) struct Namespace {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct NamespaceSpec {
-    pub(crate) finalizers: Vec<String>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
 pub(crate) struct NamespaceStatus {
     pub(crate) conditions: Vec<Condition>,
 }
 
-/// An Event's times, of which only the last counts.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct EventTimes {
-    pub(crate) metadata: ObjectMeta,
-    #[serde(default)]
-    pub(crate) event_time: Option<MicroTime>,
-    #[serde(default)]
-    pub(crate) last_timestamp: Option<Time>,
-    #[serde(default)]
-    pub(crate) series: Option<EventSeries>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct EventSeries {
-    pub(crate) last_observed_time: Option<MicroTime>,
+#[serde(default)]
+pub(crate) struct NamespaceSpec {
+    pub(crate) finalizers: Vec<String>,
 }
 
 fn one() -> i32 {
@@ -305,14 +286,6 @@ resource!(
     "Namespace",
     "namespaces",
     ClusterResourceScope
-);
-resource!(
-    EventTimes,
-    "",
-    "v1",
-    "Event",
-    "events",
-    NamespaceResourceScope
 );
 resource!(
     ReplicaSet,
