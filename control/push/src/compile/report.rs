@@ -1,0 +1,401 @@
+//! What came of an object, for its status and Events.
+
+use std::collections::BTreeSet;
+
+use meshgate_api::policies::TargetRef;
+use serde_json::Value;
+
+use super::{
+    Compiler, Key, ResourceKind, access,
+    access::Facet,
+    attach::older_rival,
+    backend, certificate,
+    host::valid_host,
+    index::{self, MultiMap, Target, TargetKind},
+    limits,
+};
+use crate::{
+    EdgeAddress,
+    objects::{Checked, Meta, Name, Policy, SecretState},
+};
+
+/// Kinds that get a status from us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum SubjectKind {
+    Ingress,
+    RateLimitPolicy,
+    BackendPolicy,
+    AccessPolicy,
+}
+
+/// An object that gets a status from us.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Subject {
+    pub(crate) kind: SubjectKind,
+    pub(crate) name: Name,
+}
+
+impl Subject {
+    pub(crate) fn new(kind: SubjectKind, name: &Name) -> Self {
+        Self {
+            kind,
+            name: name.clone(),
+        }
+    }
+
+    pub(crate) fn ingress(name: &Name) -> Self {
+        Self::new(SubjectKind::Ingress, name)
+    }
+}
+
+/// Something wrong: a reason for machines, a message for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+impl Problem {
+    pub(crate) fn new(reason: &'static str, message: String) -> Self {
+        Self { reason, message }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Report {
+    Ingress(IngressReport),
+    Policy(PolicyReport),
+}
+
+/// An Ingress of our class.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct IngressReport {
+    pub(crate) meta: Meta,
+    pub(crate) problems: Vec<Problem>,
+    /// Resources it has a part in.
+    pub(crate) affects: BTreeSet<Key>,
+    /// As its status has them.
+    pub(crate) addresses: Vec<EdgeAddress>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct PolicyReport {
+    pub(crate) meta: Meta,
+    pub(crate) ancestors: Vec<Ancestor>,
+    /// `status.ancestors` as it is.
+    pub(crate) observed: Vec<Value>,
+}
+
+/// One target of a policy.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Ancestor {
+    pub(crate) target: TargetRef,
+    pub(crate) verdict: Result<(), Problem>,
+    /// Fields that are set and not enforced yet.
+    pub(crate) unsupported: Vec<String>,
+    pub(crate) affects: BTreeSet<Key>,
+}
+
+impl Compiler {
+    pub(super) fn report(&self, subject: &Subject) -> Option<Report> {
+        let name = &subject.name;
+        match subject.kind {
+            SubjectKind::Ingress => self.ingress_report(name).map(Report::Ingress),
+            SubjectKind::RateLimitPolicy => {
+                let policy = self.objects.rate_limit_policies.get(name)?;
+                Some(policy_report(policy, limits::unsupported, |target| {
+                    self.rate_limit_target(name, target)
+                }))
+            }
+            SubjectKind::BackendPolicy => {
+                let policy = self.objects.backend_policies.get(name)?;
+                Some(policy_report(policy, backend::unsupported, |target| {
+                    self.backend_target(name, target)
+                }))
+            }
+            SubjectKind::AccessPolicy => self.access_report(name),
+        }
+    }
+
+    fn ingress_report(&self, name: &Name) -> Option<IngressReport> {
+        let ingress = self
+            .objects
+            .ingresses
+            .get(name)
+            .filter(|_| self.index.owned.contains(name))?;
+        let mut problems = Vec::new();
+        let mut affects = BTreeSet::new();
+        for rule in &ingress.rules {
+            if !valid_host(&rule.host) {
+                problems.push(Problem::new(
+                    "InvalidHost",
+                    format!("\"{}\" is no host name", rule.host),
+                ));
+            }
+            for path in rule
+                .paths
+                .iter()
+                .filter(|path| !path.value.starts_with('/'))
+            {
+                problems.push(Problem::new(
+                    "InvalidPath",
+                    format!("path \"{}\" does not start with /", path.value),
+                ));
+            }
+            problems.extend(
+                rule.paths
+                    .iter()
+                    .filter_map(|path| self.resolve(name, &path.backend).err()),
+            );
+        }
+        problems.extend(
+            ingress
+                .default_backend
+                .iter()
+                .filter_map(|backend| self.resolve(name, backend).err()),
+        );
+        for host in index::hosts(ingress) {
+            let lost = self
+                .host_conflicts
+                .get(&host)
+                .and_then(|conflicts| conflicts.get(name));
+            let lost = lost.into_iter().flatten();
+            problems.extend(lost.map(|message| Problem::new("Conflicted", message.clone())));
+            affects.insert(Key::new(ResourceKind::EdgeHost, host));
+        }
+        problems.extend(self.tls_problems(name));
+        let secrets = self
+            .tls_claims(name)
+            .into_iter()
+            .map(|(secret, _)| secret.to_string());
+        affects.extend(secrets.map(|secret| Key::new(ResourceKind::Certificate, secret)));
+        problems.dedup();
+        Some(IngressReport {
+            meta: ingress.meta.clone(),
+            problems,
+            affects,
+            addresses: ingress.addresses.clone(),
+        })
+    }
+
+    fn tls_problems(&self, name: &Name) -> Vec<Problem> {
+        let claims = self.tls_claims(name);
+        let secrets: BTreeSet<&Name> = claims.iter().map(|(secret, _)| secret).collect();
+        let mut problems: Vec<_> = secrets
+            .into_iter()
+            .filter_map(|secret| match self.objects.secrets.get(secret)? {
+                SecretState::Missing => Some(Problem::new(
+                    "SecretNotFound",
+                    format!("secret {secret} does not exist"),
+                )),
+                SecretState::Present(content) => {
+                    certificate::key_pair(content).err().map(|problem| {
+                        let stays = match self.good_pairs.contains_key(secret) {
+                            true => "; the last valid certificate stays in use",
+                            false => "",
+                        };
+                        Problem::new(
+                            "SecretInvalid",
+                            format!("secret {secret}: {problem}{stays}"),
+                        )
+                    })
+                }
+            })
+            .collect();
+        let lost = claims.iter().filter_map(|(secret, host)| {
+            let winner = self.tls_secret(host).filter(|winner| winner != secret)?;
+            let message = format!("host {host} is served with secret {winner} of an older Ingress");
+            Some(Problem::new("Conflicted", message))
+        });
+        problems.extend(lost);
+        problems
+    }
+
+    fn rate_limit_target(&self, name: &Name, of: &TargetRef) -> Result<BTreeSet<Key>, Problem> {
+        let target = supported(name, of, TargetKind::Ingress)?;
+        let (policies, targets) = (
+            &self.objects.rate_limit_policies,
+            &self.index.rate_limit_targets,
+        );
+        let ingress = self
+            .objects
+            .ingresses
+            .get(&target.name)
+            .filter(|_| self.index.owned.contains(&target.name));
+        let ingress = ingress.ok_or_else(|| not_found(of))?;
+        unrivalled(policies, targets, name, &target, of)?;
+        Ok(index::hosts(ingress)
+            .into_iter()
+            .map(|host| Key::new(ResourceKind::EdgeHost, host))
+            .collect())
+    }
+
+    fn backend_target(&self, name: &Name, of: &TargetRef) -> Result<BTreeSet<Key>, Problem> {
+        let target = supported(name, of, TargetKind::Service)?;
+        let (policies, targets) = (&self.objects.backend_policies, &self.index.backend_targets);
+        let service = self
+            .objects
+            .services
+            .get(&target.name)
+            .ok_or_else(|| not_found(of))?;
+        let ports = service.ports.iter().filter(|port| {
+            of.section_name
+                .as_ref()
+                .is_none_or(|name| *name == port.name)
+        });
+        let keys: BTreeSet<_> = ports
+            .map(|port| super::resource_name(&target.name, port.port.into()))
+            .map(|resource| Key::new(ResourceKind::Service, resource))
+            .collect();
+        if let (true, Some(section)) = (keys.is_empty(), &of.section_name) {
+            let message = format!("Service {} has no TCP port named {section}", of.name);
+            return Err(Problem::new("TargetNotFound", message));
+        }
+        unrivalled(policies, targets, name, &target, of)?;
+        Ok(keys)
+    }
+
+    fn access_report(&self, name: &Name) -> Option<Report> {
+        let policy = self.objects.access_policies.get(name)?;
+        let pods = self.selected_pods(name, policy);
+        let pod_keys: BTreeSet<_> = pods
+            .iter()
+            .map(|(pod, _)| Key::new(ResourceKind::Workload, pod.to_string()))
+            .collect();
+        let conflict = pods.iter().find_map(|(pod_name, pod)| {
+            let holding = self.access_policies(pod_name, pod);
+            let own = holding.iter().find(|holding| holding.name == name)?;
+            Facet::ALL
+                .into_iter()
+                .filter(|facet| facet.set_in(own.spec))
+                .find_map(|facet| {
+                    let winner = access::winner(&holding, facet)?;
+                    let lost = winner.name != name && winner.specificity == own.specificity;
+                    lost.then(|| {
+                        Problem::new(
+                            "Conflicted",
+                            format!("the older policy {} holds for pod {pod_name}", winner.name),
+                        )
+                    })
+                })
+        });
+        let target = |of: &TargetRef| {
+            let target = Target::of(name, of).filter(|target| target.kind != TargetKind::Ingress);
+            let target = target.ok_or_else(|| not_supported(of))?;
+            let found = match target.kind {
+                TargetKind::Namespace => target.name.name == name.namespace,
+                _ => self.objects.services.contains_key(&target.name),
+            };
+            match (found, &conflict) {
+                (false, _) => Err(not_found(of)),
+                (true, Some(conflict)) => Err(conflict.clone()),
+                (true, None) => Ok(pod_keys.clone()),
+            }
+        };
+        let Report::Policy(mut report) = policy_report(policy, access::unsupported, target) else {
+            return None;
+        };
+        if policy.targets().is_empty() {
+            let verdict = conflict.map_or(Ok(pod_keys), Err);
+            report.ancestors = vec![ancestor(
+                policy,
+                own_namespace(name),
+                access::unsupported,
+                verdict,
+            )];
+        }
+        Some(Report::Policy(report))
+    }
+}
+
+fn policy_report<S: Checked>(
+    policy: &Policy<S>,
+    unsupported: fn(&S) -> Vec<String>,
+    target: impl Fn(&TargetRef) -> Result<BTreeSet<Key>, Problem>,
+) -> Report {
+    let ancestors = policy
+        .targets()
+        .iter()
+        .map(|of| ancestor(policy, of.clone(), unsupported, target(of)));
+    Report::Policy(PolicyReport {
+        meta: policy.meta.clone(),
+        ancestors: ancestors.collect(),
+        observed: policy.ancestors.clone(),
+    })
+}
+
+fn ancestor<S: Checked>(
+    policy: &Policy<S>,
+    target: TargetRef,
+    unsupported: fn(&S) -> Vec<String>,
+    outcome: Result<BTreeSet<Key>, Problem>,
+) -> Ancestor {
+    let outcome = match &policy.problem {
+        None => outcome,
+        Some(problem) => Err(Problem::new(
+            "Invalid",
+            format!("{problem}; the last valid version stays in force"),
+        )),
+    };
+    let (verdict, affects) = match outcome {
+        Ok(affects) => (Ok(()), affects),
+        Err(problem) => (Err(problem), BTreeSet::new()),
+    };
+    Ancestor {
+        target,
+        verdict,
+        unsupported: policy.spec.as_ref().map(unsupported).unwrap_or_default(),
+        affects,
+    }
+}
+
+/// The ancestor of a policy that selects pods by labels.
+fn own_namespace(policy: &Name) -> TargetRef {
+    TargetRef {
+        group: String::new(),
+        kind: "Namespace".into(),
+        name: policy.namespace.to_string(),
+        section_name: None,
+    }
+}
+
+fn supported(policy: &Name, of: &TargetRef, kind: TargetKind) -> Result<Target, Problem> {
+    Target::of(policy, of)
+        .filter(|target| target.kind == kind)
+        .ok_or_else(|| not_supported(of))
+}
+
+fn not_supported(of: &TargetRef) -> Problem {
+    Problem::new(
+        "Invalid",
+        format!("targets of kind {} are not supported yet", of.kind),
+    )
+}
+
+fn not_found(of: &TargetRef) -> Problem {
+    let message = match of.kind.as_str() {
+        "Ingress" => format!(
+            "there is no Ingress {} of class meshgate in this namespace",
+            of.name
+        ),
+        "Namespace" => "a policy can only target its own namespace".to_owned(),
+        kind => format!("there is no {kind} {} in this namespace", of.name),
+    };
+    Problem::new("TargetNotFound", message)
+}
+
+fn unrivalled<S: Checked>(
+    policies: &std::collections::BTreeMap<Name, Policy<S>>,
+    targets: &MultiMap<Target, Name>,
+    name: &Name,
+    target: &Target,
+    of: &TargetRef,
+) -> Result<(), Problem> {
+    match older_rival(policies, targets, name, target, of.section_name.as_deref()) {
+        None => Ok(()),
+        Some(rival) => {
+            let message = format!("the older policy {rival} has the same target");
+            Err(Problem::new("Conflicted", message))
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Our policies at the border: JSON in, checked specs out.
+
+use std::{collections::BTreeSet, net::IpAddr, str::FromStr};
+
+use meshgate_api::policies::{
+    TargetRef, access::AccessPolicySpec, backend::BackendPolicySpec,
+    rate_limit::RateLimitPolicySpec,
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::Meta;
+
+pub(crate) type RateLimitPolicy = Policy<RateLimitPolicySpec>;
+pub(crate) type BackendPolicy = Policy<BackendPolicySpec>;
+pub(crate) type AccessPolicy = Policy<AccessPolicySpec>;
+
+/// A policy as last seen.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Policy<S> {
+    pub(crate) meta: Meta,
+    /// The last spec that was valid; none when there never was one.
+    pub(crate) spec: Option<S>,
+    /// Why the present spec is not valid.
+    pub(crate) problem: Option<String>,
+    /// `status.ancestors`, to write only what differs.
+    pub(crate) ancestors: Vec<Value>,
+}
+
+/// What one version of a policy differs in from the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Difference {
+    /// What is in force.
+    Spec,
+    /// At most the status, and what is wrong with the spec.
+    Status,
+}
+
+/// What makes a spec valid beyond its types.
+pub(crate) trait Checked: DeserializeOwned + Clone + PartialEq {
+    fn check(&self) -> Result<(), String>;
+    fn targets(&self) -> &[TargetRef];
+}
+
+impl<S: Checked> Policy<S> {
+    /// Reads a policy; an invalid spec is kept as a problem, because its status must say so.
+    pub(crate) fn new(meta: Meta, data: &Value) -> Self {
+        let spec = S::deserialize(data.get("spec").unwrap_or(&Value::Null))
+            .map_err(|error| format!("spec: {error}"))
+            .and_then(|spec| spec.check().map(|()| spec));
+        let ancestors = data.pointer("/status/ancestors").and_then(Value::as_array);
+        let (spec, problem) = match spec {
+            Ok(spec) => (Some(spec), None),
+            Err(problem) => (None, Some(problem)),
+        };
+        Self {
+            meta,
+            spec,
+            problem,
+            ancestors: ancestors.cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Takes over what stays in force from `before`, and tells what differs.
+    ///
+    /// An invalid change leaves the spec that was valid before in force.
+    pub(crate) fn follows(&mut self, before: Option<&Self>) -> Difference {
+        let Some(before) = before.filter(|before| before.meta.uid == self.meta.uid) else {
+            return Difference::Spec;
+        };
+        if self.spec.is_none() {
+            self.spec = before.spec.clone();
+        }
+        match self.spec == before.spec {
+            true => Difference::Status,
+            false => Difference::Spec,
+        }
+    }
+
+    pub(crate) fn targets(&self) -> &[TargetRef] {
+        self.spec.as_ref().map(S::targets).unwrap_or_default()
+    }
+}
+
+impl Checked for RateLimitPolicySpec {
+    fn targets(&self) -> &[TargetRef] {
+        &self.target_refs
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let mut names = BTreeSet::new();
+        for (index, limit) in self.limits.iter().enumerate() {
+            let at = format!("spec.limits[{index}]");
+            if !names.insert(&limit.name) {
+                return Err(format!("{at}.name: \"{}\" is there twice", limit.name));
+            }
+            if limit.requests == 0 {
+                return Err(format!("{at}.requests: must be at least 1"));
+            }
+            let per_ms = limit.per.0.as_millis();
+            if !(10..=86_400_000).contains(&per_ms) {
+                return Err(format!("{at}.per: must be from 10ms to 24h"));
+            }
+            let paths = limit.matches.iter().flat_map(|matches| &matches.paths);
+            for path in paths {
+                check_path(&at, &path.value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Checked for BackendPolicySpec {
+    fn targets(&self) -> &[TargetRef] {
+        &self.target_refs
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let percents = [
+            (
+                "retries.budget.percent",
+                self.retries
+                    .as_ref()
+                    .and_then(|r| r.budget.as_ref()?.percent),
+            ),
+            (
+                "circuitBreaker.ejection.maxPercent",
+                self.circuit_breaker
+                    .as_ref()
+                    .and_then(|b| b.ejection.as_ref()?.max_percent),
+            ),
+        ];
+        for (at, percent) in percents {
+            if percent.is_some_and(|percent| percent > 100) {
+                return Err(format!("spec.{at}: must be at most 100"));
+            }
+        }
+        let on = self
+            .retries
+            .iter()
+            .flat_map(|retries| retries.on.iter().flatten());
+        for (index, condition) in on.enumerate() {
+            let status = condition.len() == 3
+                && condition
+                    .parse::<u16>()
+                    .is_ok_and(|s| (100..600).contains(&s));
+            if !status
+                && !crate::compile::RETRY_CONDITIONS.contains(&condition.as_str())
+                && !is_grpc_code(condition)
+            {
+                return Err(format!(
+                    "spec.retries.on[{index}]: \"{condition}\" is no retry condition"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Codes are written as in the gRPC specification: `UNAVAILABLE`.
+pub(crate) fn is_grpc_code(text: &str) -> bool {
+    text.len() > 1
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+}
+
+impl Checked for AccessPolicySpec {
+    fn targets(&self) -> &[TargetRef] {
+        &self.target_refs
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.selector.is_some() != self.target_refs.is_empty() {
+            return Err("spec: give either targetRefs or selector".into());
+        }
+        if self
+            .selector
+            .as_ref()
+            .is_some_and(|selector| selector.match_expressions.is_some())
+        {
+            return Err("spec.selector.matchExpressions: not supported yet".into());
+        }
+        for (index, rule) in self.rules.iter().flatten().enumerate() {
+            let at = format!("spec.rules[{index}]");
+            for from in &rule.from {
+                from.ip_blocks
+                    .iter()
+                    .chain(&from.not_ip_blocks)
+                    .try_for_each(|block| check_block(&at, block))?;
+            }
+            for path in rule.to.iter().flat_map(|to| &to.paths) {
+                check_path(&at, &path.value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_path(at: &str, path: &str) -> Result<(), String> {
+    match path.starts_with('/') {
+        true => Ok(()),
+        false => Err(format!("{at}: path \"{path}\" does not start with /")),
+    }
+}
+
+fn check_block(at: &str, block: &str) -> Result<(), String> {
+    if ipnet::IpNet::from_str(block).is_ok() || IpAddr::from_str(block).is_ok() {
+        return Ok(());
+    }
+    Err(format!("{at}: \"{block}\" is no network"))
+}
