@@ -31,11 +31,16 @@ pub(crate) fn complete(live: &Live, definition: &mut Value, now: Timestamp) {
     if let Some(fields) = definition.as_object_mut() {
         fields.insert("status".into(), status);
     }
-    if !is_terminating(definition) && !finalizers(definition).iter().any(|finalizer| finalizer == CLEANUP) {
-        let list = metadata_mut(definition).entry("finalizers").or_insert_with(|| json!([]));
-        if let Some(list) = list.as_array_mut() {
-            list.push(CLEANUP.into());
-        }
+}
+
+/// Holds a definition whose deletion begins until its objects are gone.
+pub(crate) fn hold(definition: &mut Value) {
+    if finalizers(definition).iter().any(|finalizer| finalizer == CLEANUP) {
+        return;
+    }
+    let list = metadata_mut(definition).entry("finalizers").or_insert_with(|| json!([]));
+    if let Some(list) = list.as_array_mut() {
+        list.push(CLEANUP.into());
     }
 }
 

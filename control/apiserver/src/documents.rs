@@ -1,7 +1,8 @@
 //! Everything that is not an object: health, discovery, OpenAPI, version, metrics, keys of tokens.
 
-use http::header::{ACCEPT, CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::header::{ACCEPT, CACHE_CONTROL, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, LOCATION, VARY};
 use http::{HeaderMap, Method, Response, StatusCode};
+use jiff::{SignedDuration, Timestamp};
 use meshgate_schema::{AggregatedVersion, DiscoveryScope, Failure, Registry};
 use serde_json::{Value, json};
 
@@ -16,9 +17,12 @@ use crate::server::Server;
 
 /// The Kubernetes API that is served; clients compare it with their own version.
 const KUBERNETES_MINOR: &str = "36";
+/// What clients ask for; answered under [`OPENAPI_V2_PROTOBUF_SENT`], as Kubernetes does: `@` is no token character.
 const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const OPENAPI_V2_PROTOBUF_SENT: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// A document under its hash never changes.
+const OPENAPI_LIFE: SignedDuration = SignedDuration::from_hours(365 * 24);
 const AGGREGATED_V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-const AGGREGATED_V2_BETA: &str = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 
 /// Answers the path of a document.
 pub(crate) fn answer(
@@ -32,12 +36,11 @@ pub(crate) fn answer(
         return response;
     }
     let registry = server.live.registry();
-    let format = match media::negotiate(headers, query.find("pretty"), false) {
-        // Documents have no protobuf form but one, which is asked for by a name of its own.
+    let format = match media::negotiate(headers, query.find("pretty"), true) {
         Ok(format) => Format { shape: media::Shape::Whole, ..format },
         Err(_) => Format::JSON,
     };
-    let page = Page { server, registry: &registry, headers, format };
+    let page = Page { server, registry: &registry, headers, query, format };
     if *method != Method::GET && *method != Method::HEAD {
         return page.failure(&Failure::method_not_allowed());
     }
@@ -49,6 +52,7 @@ struct Page<'a> {
     server: &'a Server,
     registry: &'a Registry,
     headers: &'a HeaderMap,
+    query: &'a Query,
     format: Format,
 }
 
@@ -62,9 +66,9 @@ impl Page<'_> {
             ["metrics"] => self.metrics(),
             ["api"] => self.discovery(DiscoveryScope::Core),
             ["apis"] => self.discovery(DiscoveryScope::Groups),
-            ["api", version] => self.or_missing(self.registry.resource_list("", version)),
-            ["apis", group] => self.or_missing(self.registry.group_document(group)),
-            ["apis", group, version] => self.or_missing(self.registry.resource_list(group, version)),
+            ["api", version] => self.or_missing(self.registry.resource_list("", version), "", version),
+            ["apis", group] => self.or_missing(self.registry.group_document(group), group, ""),
+            ["apis", group, version] => self.or_missing(self.registry.resource_list(group, version), group, version),
             ["openapi", "v2"] => self.openapi_v2(),
             ["openapi", "v3"] => self.value(&self.registry.openapi_v3_index()),
             ["openapi", "v3", rest @ ..] => self.openapi_v3(&rest.join("/")),
@@ -85,29 +89,28 @@ impl Page<'_> {
         answer::failure(self.format, self.registry, failure)
     }
 
-    fn or_missing(&self, value: Option<Value>) -> Response<Body> {
+    fn or_missing(&self, value: Option<Value>, group: &str, version: &str) -> Response<Body> {
         match value {
             Some(value) => self.value(&value),
+            None if is_nowhere(self.registry, group, version) => answer::no_such_page(),
             None => self.failure(&Failure::no_such_resource()),
         }
     }
 
     fn discovery(&self, scope: DiscoveryScope) -> Response<Body> {
-        let (version, content_type) = match (media::discovery(self.headers), scope) {
-            (Discovery::V2, _) => (AggregatedVersion::V2, AGGREGATED_V2),
-            (Discovery::V2Beta1, _) => (AggregatedVersion::V2Beta1, AGGREGATED_V2_BETA),
-            (Discovery::Legacy, DiscoveryScope::Core) => {
-                return varying(self.value(&self.registry.api_versions(&self.server.advertise.to_string())));
-            }
-            (Discovery::Legacy, DiscoveryScope::Groups) => return varying(self.value(&self.registry.group_list())),
-        };
-        let aggregated = self.registry.aggregated(scope, version);
+        if media::discovery(self.headers) == Discovery::Legacy {
+            return varying(match scope {
+                DiscoveryScope::Core => self.value(&self.registry.api_versions(&self.server.advertise.to_string())),
+                DiscoveryScope::Groups => self.value(&self.registry.group_list()),
+            });
+        }
+        let aggregated = self.registry.aggregated(scope, AggregatedVersion::V2);
         let tag = format!("\"{}\"", aggregated.etag);
         let known = self.headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
         let mut response = if known {
-            not_modified()
+            empty(StatusCode::NOT_MODIFIED)
         } else {
-            answer::bytes(200, content_type, answer::json(&aggregated.document, false))
+            answer::bytes(200, AGGREGATED_V2, answer::json(&aggregated.document, false))
         };
         tagged(&mut response, &tag);
         varying(response)
@@ -115,7 +118,7 @@ impl Page<'_> {
 
     fn openapi_v2(&self) -> Response<Body> {
         if media::prefers(self.headers, OPENAPI_V2_PROTOBUF) {
-            return answer::bytes(200, OPENAPI_V2_PROTOBUF, self.registry.openapi_v2_protobuf());
+            return answer::bytes(200, OPENAPI_V2_PROTOBUF_SENT, self.registry.openapi_v2_protobuf());
         }
         let body = self.registry.openapi_v2();
         let tag = format!("\"{:016X}\"", fingerprint(&body));
@@ -126,11 +129,19 @@ impl Page<'_> {
 
     fn openapi_v3(&self, path: &str) -> Response<Body> {
         let Some(hash) = self.registry.openapi_v3_hash(path) else {
-            return answer::no_such_page();
+            return empty(StatusCode::NOT_FOUND);
         };
+        let wanted = self.query.find("hash");
+        if wanted.is_some_and(|wanted| wanted != hash) {
+            let mut response = empty(StatusCode::MOVED_PERMANENTLY);
+            if let Ok(location) = HeaderValue::try_from(format!("/openapi/v3/{path}?hash={hash}")) {
+                response.headers_mut().insert(LOCATION, location);
+            }
+            return response;
+        }
         let tag = format!("\"{hash}\"");
         if self.headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
-            let mut response = not_modified();
+            let mut response = empty(StatusCode::NOT_MODIFIED);
             tagged(&mut response, &tag);
             return response;
         }
@@ -138,10 +149,16 @@ impl Page<'_> {
             Some(body) => {
                 let mut response = answer::bytes(200, "application/json", body);
                 tagged(&mut response, &tag);
-                response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+                if wanted.is_some() {
+                    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+                    let end = Timestamp::now().saturating_add(OPENAPI_LIFE).unwrap_or(Timestamp::MAX);
+                    if let Ok(end) = HeaderValue::try_from(end.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()) {
+                        response.headers_mut().insert(EXPIRES, end);
+                    }
+                }
                 response
             }
-            None => answer::no_such_page(),
+            None => empty(StatusCode::NOT_FOUND),
         }
     }
 
@@ -220,10 +237,17 @@ fn varying(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-fn not_modified() -> Response<Body> {
+fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(whole(Vec::new()));
-    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    *response.status_mut() = status;
     response
+}
+
+/// Whether nobody has ever heard of a group version. Kubernetes answers such a path with a plain page, and an
+/// unknown version or resource of a group of its own with a Status.
+pub(crate) fn is_nowhere(registry: &Registry, group: &str, version: &str) -> bool {
+    let own = registry.kinds().any(|kind| kind.group() == group && !kind.is_custom());
+    !own && !registry.has_version(group, version)
 }
 
 /// Tells contents apart; not for security.

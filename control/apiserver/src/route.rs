@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, Request, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
-use meshgate_schema::{Failure, FieldSelector};
+use meshgate_schema::{Failure, FieldSelector, Registry};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -59,7 +59,7 @@ where
         response = compressed(response, &parts.headers).await;
     }
     let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     headers.insert(AUDIT_ID, audit_id(&parts.headers));
     let bytes = response.body().size_hint().exact();
     server.metrics.answered(subject.labels(response.status().as_u16()), started.elapsed(), bytes);
@@ -173,7 +173,11 @@ where
             let verb = subject.verb.ok_or_else(Failure::method_not_allowed)?;
             let _place = place(server, verb, subject.long_running)?;
             authorize(server, &user, &path, &subject.query, verb)?;
-            let call = call(server, user, path, subject.query.clone(), verb, &parts.headers)?;
+            let registry = server.live.registry();
+            if documents::is_nowhere(&registry, &path.group, &path.version) {
+                return Ok(answer::no_such_page());
+            }
+            let call = call(server, registry, user, path, subject.query.clone(), verb, &parts.headers)?;
             subject.known = true;
             let call = Arc::new(call);
             let work = dispatch::answer(Arc::clone(&call), verb, &parts.headers, body);
@@ -219,13 +223,13 @@ fn authorize(server: &Server, user: &User, path: &ResourcePath, query: &Query, v
 /// The call's context, if its kind is served where the path says.
 fn call(
     server: &Arc<Server>,
+    registry: Arc<Registry>,
     user: User,
     path: ResourcePath,
     query: Query,
     verb: Verb,
     headers: &HeaderMap,
 ) -> Result<Call, Failure> {
-    let registry = server.live.registry();
     let kind = registry.resource(&path.group, &path.version, &path.resource).cloned();
     let kind = kind.filter(|_| !path.too_deep).ok_or_else(Failure::no_such_resource)?;
     let names_itself = path.resource == "namespaces" && path.group.is_empty() && path.namespace == path.name;

@@ -142,11 +142,6 @@ impl Call {
         if self.kind.namespaced() { &self.path.namespace } else { "" }
     }
 
-    /// What authorization rules see.
-    pub(crate) fn attributes<'a>(&'a self, verb: &'a str) -> Attributes<'a> {
-        attributes(&self.path, verb)
-    }
-
     /// A refusal by authorization or admission as an answer about this call's object.
     pub(crate) fn denied(&self, denied: &Denied) -> Failure {
         refusal(denied, Some(&self.path))

@@ -331,17 +331,12 @@ impl Wanted {
             "metadata": {
                 "name": service_account,
                 "namespace": namespace,
-                "creationTimestamp": rfc3339(now),
+                "creationTimestamp": meshgate_schema::time::rfc3339(now),
             },
             "spec": spec,
-            "status": {"token": token, "expirationTimestamp": rfc3339(expires)},
+            "status": {"token": token, "expirationTimestamp": meshgate_schema::time::rfc3339(expires)},
         })
     }
-}
-
-/// RFC 3339 with whole seconds, as in all objects.
-fn rfc3339(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 impl Claims {

@@ -147,10 +147,8 @@ fn is_for_people(headers: &HeaderMap) -> bool {
 pub(crate) enum Discovery {
     /// One list per group version.
     Legacy,
-    /// Everything in one document of `apidiscovery.k8s.io/v2`.
+    /// Everything in one document of `apidiscovery.k8s.io/v2`; its beta version is gone since 1.36.
     V2,
-    /// The same in its beta version.
-    V2Beta1,
 }
 
 /// The client's favourite among the discovery documents we have.
@@ -160,7 +158,6 @@ pub(crate) fn discovery(headers: &HeaderMap) -> Discovery {
         match (clause.parameter("as"), clause.parameter("g"), clause.parameter("v")) {
             (None, _, _) => Some(Discovery::Legacy),
             (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2")) => Some(Discovery::V2),
-            (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2beta1")) => Some(Discovery::V2Beta1),
             _ => None,
         }
     });

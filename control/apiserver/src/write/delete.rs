@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{admit, metadata};
 use crate::admission::{self, Operation};
+use crate::custom;
 use crate::http::options::{DeleteOptions, Propagation, seconds};
 use crate::objects::{encode, meta, metadata_mut, read, set_resource_version};
 use crate::server::{Call, Reply};
@@ -142,6 +143,9 @@ fn plan(kind: &Kind, old: &Value, options: &DeleteOptions, now: Timestamp) -> Pl
     let mut object = old.clone();
     set_finalizers(&mut object, options.propagation);
     let terminating = metadata::is_terminating(old);
+    if !terminating && custom::is_definition(kind) {
+        custom::hold(&mut object);
+    }
     let grace = if is_pod(kind) { pod_grace(old, options.grace_period_s) } else { 0 };
     if terminating {
         let left = old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);

@@ -92,7 +92,8 @@ pub(crate) fn claimed_revision(object: &Value) -> Result<Option<u64>, Failure> {
 /// The failure of an update that must name a revision and does not.
 pub(crate) fn revision_required(kind: &Kind, name: &str) -> Failure {
     let error = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
-    Failure::invalid(kind.group(), kind.kind(), name, &[error])
+    // Kubernetes names the resource here, not the kind.
+    Failure::invalid(kind.group(), kind.plural(), name, &[error])
 }
 
 /// Whether a deletion was begun.
