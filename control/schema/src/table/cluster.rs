@@ -41,7 +41,9 @@ pub(super) fn node_cells(node: &Value, now: Timestamp) -> Vec<Value> {
 }
 
 fn node_status(node: &Value) -> String {
-    let ready = list_at(node, "status.conditions").iter().find(|one| text_at(one, "type") == "Ready");
+    let ready = list_at(node, "status.conditions")
+        .iter()
+        .find(|one| text_at(one, "type") == "Ready");
     let mut words = vec![match ready.map(|one| text_at(one, "status")) {
         Some("True") => "Ready",
         Some(_) => "NotReady",
@@ -55,10 +57,12 @@ fn node_status(node: &Value) -> String {
 
 fn node_roles(node: &Value) -> String {
     let mut roles: Vec<&str> = map_at(node, "metadata.labels")
-        .filter_map(|(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
-            Some(role) => Some(role),
-            None => (key == "kubernetes.io/role").then_some(value.as_str().unwrap_or("")),
-        })
+        .filter_map(
+            |(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
+                Some(role) => Some(role),
+                None => (key == "kubernetes.io/role").then_some(value.as_str().unwrap_or("")),
+            },
+        )
         .filter(|role| !role.is_empty())
         .collect();
     roles.sort_unstable();
@@ -78,11 +82,18 @@ pub(super) const NAMESPACE: &[Column] = &[
 ];
 
 pub(super) fn namespace_cells(namespace: &Value, now: Timestamp) -> Vec<Value> {
-    vec![name(namespace), text_at(namespace, "status.phase").into(), age(namespace, now)]
+    vec![
+        name(namespace),
+        text_at(namespace, "status.phase").into(),
+        age(namespace, now),
+    ]
 }
 
-pub(super) const CONFIG_MAP: &[Column] =
-    &[Column::name(), Column::number("Data", "Number of entries."), Column::age()];
+pub(super) const CONFIG_MAP: &[Column] = &[
+    Column::name(),
+    Column::number("Data", "Number of entries."),
+    Column::age(),
+];
 
 pub(super) fn config_map_cells(config_map: &Value, now: Timestamp) -> Vec<Value> {
     let entries = map_at(config_map, "data").count() + map_at(config_map, "binaryData").count();
@@ -98,24 +109,43 @@ pub(super) const SECRET: &[Column] = &[
 
 pub(super) fn secret_cells(secret: &Value, now: Timestamp) -> Vec<Value> {
     let entries = map_at(secret, "data").count();
-    vec![name(secret), text_at(secret, "type").into(), entries.into(), age(secret, now)]
+    vec![
+        name(secret),
+        text_at(secret, "type").into(),
+        entries.into(),
+        age(secret, now),
+    ]
 }
 
 pub(super) const SERVICE_ACCOUNT: &[Column] = &[
     Column::name(),
-    Column::number("Secrets", "Number of secrets that pods of the account may use."),
+    Column::number(
+        "Secrets",
+        "Number of secrets that pods of the account may use.",
+    ),
     Column::age(),
 ];
 
 pub(super) fn service_account_cells(account: &Value, now: Timestamp) -> Vec<Value> {
-    vec![name(account), list_at(account, "secrets").len().into(), age(account, now)]
+    vec![
+        name(account),
+        list_at(account, "secrets").len().into(),
+        age(account, now),
+    ]
 }
 
-pub(super) const LEASE: &[Column] =
-    &[Column::name(), Column::text("Holder", "Who holds the lease."), Column::age()];
+pub(super) const LEASE: &[Column] = &[
+    Column::name(),
+    Column::text("Holder", "Who holds the lease."),
+    Column::age(),
+];
 
 pub(super) fn lease_cells(lease: &Value, now: Timestamp) -> Vec<Value> {
-    vec![name(lease), text_at(lease, "spec.holderIdentity").into(), age(lease, now)]
+    vec![
+        name(lease),
+        text_at(lease, "spec.holderIdentity").into(),
+        age(lease, now),
+    ]
 }
 
 pub(super) const BINDING: &[Column] = &[
@@ -139,7 +169,11 @@ pub(super) fn binding_cells(binding: &Value, now: Timestamp) -> Vec<Value> {
             .collect();
         Value::from(named.join(", "))
     };
-    let role = format!("{}/{}", text_at(binding, "roleRef.kind"), text_at(binding, "roleRef.name"));
+    let role = format!(
+        "{}/{}",
+        text_at(binding, "roleRef.kind"),
+        text_at(binding, "roleRef.name")
+    );
     vec![
         name(binding),
         role.into(),
@@ -158,5 +192,9 @@ pub(super) const WEBHOOKS: &[Column] = &[
 
 pub(super) fn webhooks_cells(configuration: &Value, now: Timestamp) -> Vec<Value> {
     let webhooks = list_at(configuration, "webhooks").len();
-    vec![name(configuration), webhooks.into(), age(configuration, now)]
+    vec![
+        name(configuration),
+        webhooks.into(),
+        age(configuration, now),
+    ]
 }

@@ -18,20 +18,44 @@ pub(super) struct Column {
 
 impl Column {
     pub(super) const fn text(name: &'static str, description: &'static str) -> Column {
-        Column { name, kind: "string", format: "", priority: 0, description }
+        Column {
+            name,
+            kind: "string",
+            format: "",
+            priority: 0,
+            description,
+        }
     }
 
     pub(super) const fn number(name: &'static str, description: &'static str) -> Column {
-        Column { name, kind: "integer", format: "", priority: 0, description }
+        Column {
+            name,
+            kind: "integer",
+            format: "",
+            priority: 0,
+            description,
+        }
     }
 
     pub(super) const fn date(name: &'static str) -> Column {
-        Column { name, kind: "date", format: "", priority: 0, description: CREATION_DESCRIPTION }
+        Column {
+            name,
+            kind: "date",
+            format: "",
+            priority: 0,
+            description: CREATION_DESCRIPTION,
+        }
     }
 
     /// The object's name.
     pub(super) const fn name() -> Column {
-        Column { name: "Name", kind: "string", format: "name", priority: 0, description: NAME_DESCRIPTION }
+        Column {
+            name: "Name",
+            kind: "string",
+            format: "name",
+            priority: 0,
+            description: NAME_DESCRIPTION,
+        }
     }
 
     pub(super) const fn age() -> Column {

@@ -44,18 +44,27 @@ pub(super) fn cells(version: &CustomVersion, object: &Value, now: Timestamp) -> 
     if version.columns.is_empty() {
         cells.push(super::age(object, now));
     }
-    cells.extend(version.columns.iter().map(|column| cell(column, object, now)));
+    cells.extend(
+        version
+            .columns
+            .iter()
+            .map(|column| cell(column, object, now)),
+    );
     cells
 }
 
 fn cell(column: &Column, object: &Value, now: Timestamp) -> Value {
-    let Ok(path) = JsonPath::parse(&column.json_path) else { return Value::Null };
+    let Ok(path) = JsonPath::parse(&column.json_path) else {
+        return Value::Null;
+    };
     let found = path.find(object);
-    let Some(first) = found.first() else { return Value::Null };
+    let Some(first) = found.first() else {
+        return Value::Null;
+    };
     match (column.kind.as_str(), first) {
-        ("integer", Value::Number(number)) => {
-            number.as_i64().map_or_else(|| number.as_f64().map(|n| n as i64).into(), Value::from)
-        }
+        ("integer", Value::Number(number)) => number
+            .as_i64()
+            .map_or_else(|| number.as_f64().map(|n| n as i64).into(), Value::from),
         ("number", Value::Number(_)) | ("boolean", Value::Bool(_)) => (*first).clone(),
         ("string", _) => {
             let words: Vec<String> = found.iter().map(|value| shown(value)).collect();

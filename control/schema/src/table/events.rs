@@ -31,7 +31,10 @@ pub(super) fn cells(event: &Value, now: Timestamp) -> Vec<Value> {
         text => text,
     };
     let series_count = int_at(event, "series.count");
-    let last = match (series_count, either("lastTimestamp", "deprecatedLastTimestamp")) {
+    let last = match (
+        series_count,
+        either("lastTimestamp", "deprecatedLastTimestamp"),
+    ) {
         (Some(_), _) => text_at(event, "series.lastObservedTime"),
         (None, "") => first,
         (None, text) => text,
@@ -44,7 +47,11 @@ pub(super) fn cells(event: &Value, now: Timestamp) -> Vec<Value> {
     let object = match at(event, "involvedObject").or(at(event, "regarding")) {
         None => String::new(),
         Some(object) => {
-            format!("{}/{}", text_at(object, "kind").to_lowercase(), text_at(object, "name"))
+            format!(
+                "{}/{}",
+                text_at(object, "kind").to_lowercase(),
+                text_at(object, "name")
+            )
         }
     };
     let age = |when: &str| Value::from(time::age(Some(when), now));
@@ -74,7 +81,9 @@ fn source(event: &Value) -> String {
         };
     }
     let source = at(event, "source").or(at(event, "deprecatedSource"));
-    let Some(source) = source else { return String::new() };
+    let Some(source) = source else {
+        return String::new();
+    };
     match (text_at(source, "component"), text_at(source, "host")) {
         (component, "") => component.to_owned(),
         (component, host) => format!("{component}, {host}"),

@@ -15,7 +15,11 @@ enum Step {
     Index(i64),
     All,
     /// Items whose value at the path compares so with the text.
-    Filter { path: Vec<String>, equal: bool, value: Value },
+    Filter {
+        path: Vec<String>,
+        equal: bool,
+        value: Value,
+    },
 }
 
 impl JsonPath {
@@ -33,7 +37,9 @@ impl JsonPath {
                 rest = &after[end + 1..];
                 continue;
             }
-            let after = rest.strip_prefix('.').ok_or_else(|| format!("unexpected {rest:?}"))?;
+            let after = rest
+                .strip_prefix('.')
+                .ok_or_else(|| format!("unexpected {rest:?}"))?;
             let end = key_end(after);
             match unescaped(&after[..end]) {
                 key if key.is_empty() && after.starts_with('[') => {}
@@ -68,10 +74,16 @@ impl Step {
             Step::Key(key) => value.get(key).into_iter().collect(),
             Step::All => items(),
             Step::Index(index) => {
-                let Some(list) = value.as_array() else { return Vec::new() };
+                let Some(list) = value.as_array() else {
+                    return Vec::new();
+                };
                 let len = i64::try_from(list.len()).unwrap_or(i64::MAX);
                 let place = if *index < 0 { len + index } else { *index };
-                usize::try_from(place).ok().and_then(|place| list.get(place)).into_iter().collect()
+                usize::try_from(place)
+                    .ok()
+                    .and_then(|place| list.get(place))
+                    .into_iter()
+                    .collect()
             }
             Step::Filter { path, equal, value } => {
                 let matches = |item: &&Value| {
@@ -109,10 +121,16 @@ fn bracket(inside: &str) -> Result<Step, String> {
     if let Some(key) = quoted(inside) {
         return Ok(Step::Key(key.to_owned()));
     }
-    if let Some(filter) = inside.strip_prefix("?(").and_then(|rest| rest.strip_suffix(')')) {
+    if let Some(filter) = inside
+        .strip_prefix("?(")
+        .and_then(|rest| rest.strip_suffix(')'))
+    {
         return filter_step(filter);
     }
-    inside.parse().map(Step::Index).map_err(|_| format!("invalid array index {inside}"))
+    inside
+        .parse()
+        .map(Step::Index)
+        .map_err(|_| format!("invalid array index {inside}"))
 }
 
 fn filter_step(text: &str) -> Result<Step, String> {
@@ -121,17 +139,26 @@ fn filter_step(text: &str) -> Result<Step, String> {
         (_, Some((left, right))) => (left, false, right),
         _ => return Err(format!("unrecognized filter {text}")),
     };
-    let left = left.trim().strip_prefix("@.").ok_or_else(|| format!("unrecognized filter {text}"))?;
+    let left = left
+        .trim()
+        .strip_prefix("@.")
+        .ok_or_else(|| format!("unrecognized filter {text}"))?;
     let right = right.trim();
     let value = match quoted(right) {
         Some(text) => Value::from(text),
         None => serde_json::from_str(right).map_err(|_| format!("unrecognized value {right}"))?,
     };
-    Ok(Step::Filter { path: left.split('.').map(str::to_owned).collect(), equal, value })
+    Ok(Step::Filter {
+        path: left.split('.').map(str::to_owned).collect(),
+        equal,
+        value,
+    })
 }
 
 fn quoted(text: &str) -> Option<&str> {
-    ['\'', '"'].into_iter().find_map(|quote| text.strip_prefix(quote)?.strip_suffix(quote))
+    ['\'', '"']
+        .into_iter()
+        .find_map(|quote| text.strip_prefix(quote)?.strip_suffix(quote))
 }
 
 /// Where a key after a dot ends; `\.` is a dot inside it.
@@ -169,12 +196,22 @@ mod tests {
             (".spec.list[0]", json!([1])),
             (".spec.list[-1]", json!([3])),
             (".spec.list[*]", json!([1, 2, 3])),
-            (r#".status.conditions[?(@.type=="Ready")].status"#, json!(["True"])),
-            (".status.conditions[?(@.type!='Ready')].status", json!(["False"])),
+            (
+                r#".status.conditions[?(@.type=="Ready")].status"#,
+                json!(["True"]),
+            ),
+            (
+                ".status.conditions[?(@.type!='Ready')].status",
+                json!(["False"]),
+            ),
             (".nothing.here", json!([])),
         ] {
-            let found: Vec<Value> =
-                JsonPath::parse(path).unwrap().find(&object).into_iter().cloned().collect();
+            let found: Vec<Value> = JsonPath::parse(path)
+                .unwrap()
+                .find(&object)
+                .into_iter()
+                .cloned()
+                .collect();
             assert_eq!(Value::from(found), want, "{path}");
         }
         for bad in ["spec.a", "", ".a[", ".a[x]", ".a..b", ".a[?(x)]"] {

@@ -47,13 +47,19 @@ impl Kind {
         now: Timestamp,
         options: TableOptions,
     ) -> Value {
-        let rows: Vec<Value> =
-            objects.iter().map(|object| self.row(object, now, options.include)).collect();
+        let rows: Vec<Value> = objects
+            .iter()
+            .map(|object| self.row(object, now, options.include))
+            .collect();
         let mut table = Map::new();
         table.insert("kind".into(), "Table".into());
         table.insert("apiVersion".into(), "meta.k8s.io/v1".into());
         table.insert("metadata".into(), list_metadata);
-        let definitions = if options.headers { self.column_definitions() } else { Value::Null };
+        let definitions = if options.headers {
+            self.column_definitions()
+        } else {
+            Value::Null
+        };
         table.insert("columnDefinitions".into(), definitions);
         table.insert("rows".into(), rows.into());
         Value::Object(table)
@@ -83,9 +89,11 @@ impl Kind {
     fn column_definitions(&self) -> Value {
         match self.rules() {
             Rules::Custom(version) => custom::definitions(version),
-            Rules::Builtin { id, .. } => {
-                columns_of(*id).iter().map(Column::definition).collect::<Vec<_>>().into()
-            }
+            Rules::Builtin { id, .. } => columns_of(*id)
+                .iter()
+                .map(Column::definition)
+                .collect::<Vec<_>>()
+                .into(),
         }
     }
 
@@ -115,11 +123,18 @@ impl Kind {
             }
             Builtin::MutatingWebhookConfiguration => cluster::webhooks_cells(object, now),
             Builtin::Role | Builtin::ClusterRole | Builtin::CustomResourceDefinition => {
-                vec![name(object), text_at(object, "metadata.creationTimestamp").into()]
+                vec![
+                    name(object),
+                    text_at(object, "metadata.creationTimestamp").into(),
+                ]
             }
             Builtin::Binding | Builtin::Review => vec![name(object), age(object, now)],
         };
-        debug_assert_eq!(cells.len(), columns_of(id).len(), "a cell per column of {id:?}");
+        debug_assert_eq!(
+            cells.len(),
+            columns_of(id).len(),
+            "a cell per column of {id:?}"
+        );
         cells
     }
 }
@@ -156,12 +171,22 @@ fn name(object: &Value) -> Value {
 
 /// How old the object is.
 fn age(object: &Value, now: Timestamp) -> Value {
-    time::age(object.pointer("/metadata/creationTimestamp").and_then(Value::as_str), now).into()
+    time::age(
+        object
+            .pointer("/metadata/creationTimestamp")
+            .and_then(Value::as_str),
+        now,
+    )
+    .into()
 }
 
 /// A text, or what kubectl shows instead of none.
 fn or_none(text: String) -> Value {
-    if text.is_empty() { "<none>".into() } else { text.into() }
+    if text.is_empty() {
+        "<none>".into()
+    } else {
+        text.into()
+    }
 }
 
 #[cfg(test)]

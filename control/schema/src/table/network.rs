@@ -42,8 +42,10 @@ pub(super) fn service_cells(service: &Value, now: Timestamp) -> Vec<Value> {
 
 fn external_address(service: &Value) -> String {
     let external = || {
-        let words: Vec<&str> =
-            list_at(service, "spec.externalIPs").iter().filter_map(Value::as_str).collect();
+        let words: Vec<&str> = list_at(service, "spec.externalIPs")
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
         words.join(",")
     };
     let text = match text_at(service, "spec.type") {
@@ -59,7 +61,11 @@ fn external_address(service: &Value) -> String {
         }
         _ => external(),
     };
-    if text.is_empty() { "<none>".to_owned() } else { text }
+    if text.is_empty() {
+        "<none>".to_owned()
+    } else {
+        text
+    }
 }
 
 fn load_balancers(object: &Value) -> String {
@@ -127,7 +133,10 @@ fn hosts(ingress: &Value) -> String {
         1..=ENDPOINTS_SHOWN_MAX => named.join(","),
         all => {
             let rest = all - ENDPOINTS_SHOWN_MAX;
-            format!("{} + {rest} more...", named[..ENDPOINTS_SHOWN_MAX].join(","))
+            format!(
+                "{} + {rest} more...",
+                named[..ENDPOINTS_SHOWN_MAX].join(",")
+            )
         }
     }
 }
@@ -151,7 +160,12 @@ pub(super) fn ingress_class_cells(class: &Value, now: Timestamp) -> Vec<Value> {
         }
     };
     let controller = text_at(class, "spec.controller").into();
-    vec![name(class), controller, or_none(parameters), age(class, now)]
+    vec![
+        name(class),
+        controller,
+        or_none(parameters),
+        age(class, now),
+    ]
 }
 
 pub(super) const ENDPOINTS: &[Column] = &[
@@ -163,7 +177,9 @@ pub(super) const ENDPOINTS: &[Column] = &[
 pub(super) fn endpoints_cells(endpoints: &Value, now: Timestamp) -> Vec<Value> {
     let mut all = Vec::new();
     for subset in list_at(endpoints, "subsets") {
-        let addresses = list_at(subset, "addresses").iter().map(|one| text_at(one, "ip"));
+        let addresses = list_at(subset, "addresses")
+            .iter()
+            .map(|one| text_at(one, "ip"));
         let ports = list_at(subset, "ports");
         for address in addresses {
             if ports.is_empty() {
@@ -174,13 +190,21 @@ pub(super) fn endpoints_cells(endpoints: &Value, now: Timestamp) -> Vec<Value> {
             }
         }
     }
-    vec![name(endpoints), or_none(shortened(&all)), age(endpoints, now)]
+    vec![
+        name(endpoints),
+        or_none(shortened(&all)),
+        age(endpoints, now),
+    ]
 }
 
 fn shortened(words: &[String]) -> String {
     match words.get(..ENDPOINTS_SHOWN_MAX) {
         Some(first) if words.len() > ENDPOINTS_SHOWN_MAX => {
-            format!("{} + {} more...", first.join(","), words.len() - ENDPOINTS_SHOWN_MAX)
+            format!(
+                "{} + {} more...",
+                first.join(","),
+                words.len() - ENDPOINTS_SHOWN_MAX
+            )
         }
         _ => words.join(","),
     }
@@ -205,7 +229,13 @@ pub(super) fn endpoint_slice_cells(slice: &Value, now: Timestamp) -> Vec<Value> 
         .filter_map(Value::as_str)
         .map(str::to_owned)
         .collect();
-    let unset = |text: String| Value::from(if text.is_empty() { "<unset>".to_owned() } else { text });
+    let unset = |text: String| {
+        Value::from(if text.is_empty() {
+            "<unset>".to_owned()
+        } else {
+            text
+        })
+    };
     vec![
         name(slice),
         text_at(slice, "addressType").into(),

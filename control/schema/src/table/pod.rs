@@ -11,14 +11,35 @@ use super::{age, name, or_none};
 
 pub(super) const COLUMNS: &[Column] = &[
     Column::name(),
-    Column::text("Ready", "The aggregate readiness state of this pod for accepting traffic."),
-    Column::text("Status", "The aggregate status of the containers in this pod."),
-    Column::text("Restarts", "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted."),
+    Column::text(
+        "Ready",
+        "The aggregate readiness state of this pod for accepting traffic.",
+    ),
+    Column::text(
+        "Status",
+        "The aggregate status of the containers in this pod.",
+    ),
+    Column::text(
+        "Restarts",
+        "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted.",
+    ),
     Column::age(),
-    Column::text("IP", "The address of the pod, reachable from within the cluster.").wide(),
+    Column::text(
+        "IP",
+        "The address of the pod, reachable from within the cluster.",
+    )
+    .wide(),
     Column::text("Node", "The node on which the pod was scheduled.").wide(),
-    Column::text("Nominated Node", "The node on which the pod will run when lower priority pods there have gone.").wide(),
-    Column::text("Readiness Gates", "Conditions beyond the containers' readiness: how many of them are true.").wide(),
+    Column::text(
+        "Nominated Node",
+        "The node on which the pod will run when lower priority pods there have gone.",
+    )
+    .wide(),
+    Column::text(
+        "Readiness Gates",
+        "Conditions beyond the containers' readiness: how many of them are true.",
+    )
+    .wide(),
 ];
 
 pub(super) fn cells(pod: &Value, now: Timestamp) -> Vec<Value> {
@@ -55,7 +76,12 @@ impl Summary {
     fn count_restarts(&mut self, status: &Value) {
         self.restarts += int_at(status, "restartCount").unwrap_or(0);
         let finished = text_at(status, "lastState.terminated.finishedAt");
-        if !finished.is_empty() && self.last_restart.as_deref().is_none_or(|last| last < finished) {
+        if !finished.is_empty()
+            && self
+                .last_restart
+                .as_deref()
+                .is_none_or(|last| last < finished)
+        {
             self.last_restart = Some(finished.to_owned());
         }
     }
@@ -63,7 +89,10 @@ impl Summary {
 
 fn summarize(pod: &Value) -> Summary {
     let init_containers = list_at(pod, "spec.initContainers");
-    let sidecars = init_containers.iter().filter(|container| is_sidecar(container)).count();
+    let sidecars = init_containers
+        .iter()
+        .filter(|container| is_sidecar(container))
+        .count();
     let mut summary = Summary {
         ready: 0,
         total: list_at(pod, "spec.containers").len() + sidecars,
@@ -107,7 +136,10 @@ fn initial_reason(pod: &Value) -> String {
 
 /// Looks at the init containers up to the first that is not done; returns whether there is one.
 fn add_init_containers(pod: &Value, init_containers: &[Value], summary: &mut Summary) -> bool {
-    for (index, status) in list_at(pod, "status.initContainerStatuses").iter().enumerate() {
+    for (index, status) in list_at(pod, "status.initContainerStatuses")
+        .iter()
+        .enumerate()
+    {
         summary.count_restarts(status);
         let exit_code = int_at(status, "state.terminated.exitCode");
         if exit_code == Some(0) {
@@ -146,7 +178,12 @@ fn add_containers(pod: &Value, summary: &mut Summary) {
         }
     }
     if summary.reason == "Completed" && any_running {
-        summary.reason = if condition(pod, "Ready") { "Running" } else { "NotReady" }.to_owned();
+        summary.reason = if condition(pod, "Ready") {
+            "Running"
+        } else {
+            "NotReady"
+        }
+        .to_owned();
     }
 }
 
@@ -157,7 +194,10 @@ fn terminated_reason(status: &Value) -> String {
     }
     match int_at(status, "state.terminated.signal") {
         Some(signal) if signal != 0 => format!("Signal:{signal}"),
-        _ => format!("ExitCode:{}", int_at(status, "state.terminated.exitCode").unwrap_or(0)),
+        _ => format!(
+            "ExitCode:{}",
+            int_at(status, "state.terminated.exitCode").unwrap_or(0)
+        ),
     }
 }
 
@@ -166,12 +206,16 @@ fn is_sidecar(container: &Value) -> bool {
 }
 
 fn is_sidecar_named(init_containers: &[Value], name: &str) -> bool {
-    init_containers.iter().any(|one| text_at(one, "name") == name && is_sidecar(one))
+    init_containers
+        .iter()
+        .any(|one| text_at(one, "name") == name && is_sidecar(one))
 }
 
 fn condition(pod: &Value, kind: &str) -> bool {
     let conditions = list_at(pod, "status.conditions");
-    conditions.iter().any(|one| text_at(one, "type") == kind && text_at(one, "status") == "True")
+    conditions
+        .iter()
+        .any(|one| text_at(one, "type") == kind && text_at(one, "status") == "True")
 }
 
 fn readiness_gates(pod: &Value) -> Value {
@@ -179,6 +223,9 @@ fn readiness_gates(pod: &Value) -> Value {
     if gates.is_empty() {
         return "<none>".into();
     }
-    let open = gates.iter().filter(|gate| condition(pod, text_at(gate, "conditionType"))).count();
+    let open = gates
+        .iter()
+        .filter(|gate| condition(pod, text_at(gate, "conditionType")))
+        .count();
     format!("{open}/{}", gates.len()).into()
 }

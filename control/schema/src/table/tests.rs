@@ -10,7 +10,10 @@ fn check(group: &str, plural: &str, mut object: Value, want: Value) {
     object["metadata"]["creationTimestamp"] = "2024-01-01T00:00:00Z".into();
     let registry = Registry::builtin();
     let kind = registry.resource(group, "v1", plural).unwrap();
-    let options = TableOptions { include: IncludeObject::None, headers: true };
+    let options = TableOptions {
+        include: IncludeObject::None,
+        headers: true,
+    };
     let table = kind.table(&[&object], json!({}), now, options);
     assert_eq!(table["rows"][0]["cells"], want);
     let columns = table["columnDefinitions"].as_array().unwrap().len();
@@ -28,17 +31,37 @@ fn pod_reason(status: Value, spec: Value, want: [&str; 3]) {
 fn pods() {
     let one = json!({"containers": [{"name": "c"}]});
     let running = |ready: bool| json!({"name": "c", "ready": ready, "restartCount": 0, "state": {"running": {}}});
-    pod_reason(json!({"phase": "Pending"}), one.clone(), ["0/1", "Pending", "0"]);
-    pod_reason(json!({"phase": "Running", "containerStatuses": [running(true)]}), one.clone(), ["1/1", "Running", "0"]);
+    pod_reason(
+        json!({"phase": "Pending"}),
+        one.clone(),
+        ["0/1", "Pending", "0"],
+    );
+    pod_reason(
+        json!({"phase": "Running", "containerStatuses": [running(true)]}),
+        one.clone(),
+        ["1/1", "Running", "0"],
+    );
     pod_reason(
         json!({"phase": "Running", "containerStatuses": [{"name": "c", "restartCount": 2, "state": {"waiting": {"reason": "CrashLoopBackOff"}},
             "lastState": {"terminated": {"finishedAt": "2024-01-01T00:04:00Z"}}}]}),
         one.clone(),
         ["0/1", "CrashLoopBackOff", "2 (60s ago)"],
     );
-    pod_reason(json!({"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": {"reason": "Completed", "exitCode": 0}}}]}), one.clone(), ["0/1", "Completed", "0"]);
-    pod_reason(json!({"phase": "Failed", "containerStatuses": [{"state": {"terminated": {"exitCode": 3}}}]}), one.clone(), ["0/1", "ExitCode:3", "0"]);
-    pod_reason(json!({"phase": "Failed", "reason": "Evicted"}), one.clone(), ["0/1", "Evicted", "0"]);
+    pod_reason(
+        json!({"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": {"reason": "Completed", "exitCode": 0}}}]}),
+        one.clone(),
+        ["0/1", "Completed", "0"],
+    );
+    pod_reason(
+        json!({"phase": "Failed", "containerStatuses": [{"state": {"terminated": {"exitCode": 3}}}]}),
+        one.clone(),
+        ["0/1", "ExitCode:3", "0"],
+    );
+    pod_reason(
+        json!({"phase": "Failed", "reason": "Evicted"}),
+        one.clone(),
+        ["0/1", "Evicted", "0"],
+    );
     let with_init = json!({"containers": [{"name": "c"}], "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}]});
     pod_reason(
         json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": {"running": {}}}]}),
@@ -76,9 +99,30 @@ fn other_kinds() {
         "",
         "services",
         json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort", "clusterIP": "10.0.0.1", "ports": [{"port": 80, "nodePort": 30000, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}]}}),
-        json!(["s", "NodePort", "10.0.0.1", "<none>", "80:30000/TCP,53/UDP", "5m", "<none>"]),
+        json!([
+            "s",
+            "NodePort",
+            "10.0.0.1",
+            "<none>",
+            "80:30000/TCP,53/UDP",
+            "5m",
+            "<none>"
+        ]),
     );
-    check("", "services", json!({"metadata": {"name": "s"}, "spec": {"type": "LoadBalancer"}}), json!(["s", "LoadBalancer", "<none>", "<pending>", "<none>", "5m", "<none>"]));
+    check(
+        "",
+        "services",
+        json!({"metadata": {"name": "s"}, "spec": {"type": "LoadBalancer"}}),
+        json!([
+            "s",
+            "LoadBalancer",
+            "<none>",
+            "<pending>",
+            "<none>",
+            "5m",
+            "<none>"
+        ]),
+    );
     check(
         "networking.k8s.io",
         "ingresses",
@@ -89,7 +133,18 @@ fn other_kinds() {
         "",
         "nodes",
         json!({"metadata": {"name": "n", "labels": {"node-role.kubernetes.io/worker": ""}}, "spec": {"unschedulable": true}, "status": {"conditions": [{"type": "Ready", "status": "True"}], "addresses": [{"type": "InternalIP", "address": "10.0.0.2"}], "nodeInfo": {"kubeletVersion": "v1"}}}),
-        json!(["n", "Ready,SchedulingDisabled", "worker", "5m", "v1", "10.0.0.2", "<none>", "<unknown>", "<unknown>", "<unknown>"]),
+        json!([
+            "n",
+            "Ready,SchedulingDisabled",
+            "worker",
+            "5m",
+            "v1",
+            "10.0.0.2",
+            "<none>",
+            "<unknown>",
+            "<unknown>",
+            "<unknown>"
+        ]),
     );
     check(
         "",
@@ -109,7 +164,22 @@ fn other_kinds() {
         json!({"metadata": {"name": "b"}, "roleRef": {"kind": "Role", "name": "r"}, "subjects": [{"kind": "User", "name": "u"}, {"kind": "ServiceAccount", "name": "a", "namespace": "n"}]}),
         json!(["b", "Role/r", "5m", "u", "", "n/a"]),
     );
-    check("rbac.authorization.k8s.io", "roles", json!({"metadata": {"name": "r"}}), json!(["r", "2024-01-01T00:00:00Z"]));
-    check("", "configmaps", json!({"metadata": {"name": "c"}, "data": {"a": "", "b": ""}}), json!(["c", 2, "5m"]));
-    check("coordination.k8s.io", "leases", json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "h"}}), json!(["l", "h", "5m"]));
+    check(
+        "rbac.authorization.k8s.io",
+        "roles",
+        json!({"metadata": {"name": "r"}}),
+        json!(["r", "2024-01-01T00:00:00Z"]),
+    );
+    check(
+        "",
+        "configmaps",
+        json!({"metadata": {"name": "c"}, "data": {"a": "", "b": ""}}),
+        json!(["c", 2, "5m"]),
+    );
+    check(
+        "coordination.k8s.io",
+        "leases",
+        json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "h"}}),
+        json!(["l", "h", "5m"]),
+    );
 }

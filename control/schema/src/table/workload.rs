@@ -9,15 +9,27 @@ use crate::value::{at, int_at, list_at, text_at};
 use super::columns::Column;
 use super::{age, name, or_none};
 
-const CONTAINERS: Column = Column::text("Containers", "Names of each container in the template.").wide();
-const IMAGES: Column = Column::text("Images", "Images referenced by each container in the template.").wide();
-const SELECTOR: Column = Column::text("Selector", "The label query over the pods that belong to it.").wide();
+const CONTAINERS: Column =
+    Column::text("Containers", "Names of each container in the template.").wide();
+const IMAGES: Column = Column::text(
+    "Images",
+    "Images referenced by each container in the template.",
+)
+.wide();
+const SELECTOR: Column = Column::text(
+    "Selector",
+    "The label query over the pods that belong to it.",
+)
+.wide();
 
 pub(super) const DEPLOYMENT: &[Column] = &[
     Column::name(),
     Column::text("Ready", "Number of the pod with ready state"),
     Column::number("Up-to-date", "Pods that have the desired template."),
-    Column::number("Available", "Pods that have been ready for at least minReadySeconds."),
+    Column::number(
+        "Available",
+        "Pods that have been ready for at least minReadySeconds.",
+    ),
     Column::age(),
     CONTAINERS,
     IMAGES,
@@ -37,7 +49,11 @@ pub(super) const REPLICA_SET: &[Column] = &[
 
 pub(super) fn deployment_cells(object: &Value, now: Timestamp) -> Vec<Value> {
     let number = |path: &str| int_at(object, path).unwrap_or(0);
-    let ready = format!("{}/{}", number("status.readyReplicas"), number("spec.replicas"));
+    let ready = format!(
+        "{}/{}",
+        number("status.readyReplicas"),
+        number("spec.replicas")
+    );
     let mut cells = vec![
         name(object),
         ready.into(),
