@@ -18,6 +18,7 @@ mod rbac;
 mod request;
 mod review;
 mod token;
+mod token_request;
 mod user;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
