@@ -82,6 +82,10 @@ pub(crate) struct Shared {
     pub(crate) recorder: Recorder,
     pub(crate) local: crate::local::LocalApplications,
     pub(crate) edge_tls: Arc<rustls::ServerConfig>,
+    /// The empty name, shared by all records that have none.
+    pub(crate) nothing: Arc<str>,
+    /// "plain": what records and metrics call a peer without identity.
+    pub(crate) plain: Arc<str>,
 }
 
 /// Why an engine cannot start or go on.
@@ -131,6 +135,8 @@ impl Engine {
                 metrics,
                 local: crate::local::LocalApplications::default(),
                 edge_tls,
+                nothing: "".into(),
+                plain: "plain".into(),
                 options,
             }),
         })

@@ -5,23 +5,32 @@
 //! [`Listener`]s, and lets it run. Nothing outside this crate knows which HTTP library is inside.
 
 mod admin;
+mod body;
 pub mod clock;
+mod detect;
 mod engine;
 mod failure;
+mod head;
+mod headers;
+mod io;
 pub mod limits;
 pub mod listen;
 mod local;
 pub mod metrics;
-mod pool;
 pub mod push;
 mod record;
+mod reply;
+mod serve;
 pub mod service;
 pub mod snapshot;
+mod story;
+mod tcp;
 pub mod tls;
+mod upstream;
 mod worker;
 
 pub use admin::{Admin, Readiness};
-pub use engine::{Engine, EngineError, EngineOptions};
+pub use engine::{Engine, EngineError, EngineOptions, UnknownDestination};
 pub use failure::{Failure, Limited, Reason, Retry, Side, Step};
 pub use listen::{Listener, ListenerKind, ListenerLimits, OriginalDestination};
 pub use record::RecordFormat;

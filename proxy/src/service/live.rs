@@ -11,7 +11,7 @@ use meshgate_routing::upstream::{
 };
 
 use super::{Endpoint, Gate, Policy, Service};
-use crate::pool::Pool;
+use crate::upstream::Pool;
 
 /// State of a service.
 #[derive(Debug)]
@@ -204,6 +204,12 @@ impl Picked {
     fn new(endpoint: Endpoint, index: usize) -> Self {
         endpoint.live.in_flight.fetch_add(1, Ordering::Relaxed);
         Self { endpoint, index }
+    }
+}
+
+impl Clone for Picked {
+    fn clone(&self) -> Self {
+        Self::new(self.endpoint.clone(), self.index)
     }
 }
 

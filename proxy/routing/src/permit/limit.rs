@@ -92,7 +92,7 @@ pub struct LimitRequest<'a> {
     /// The peer's verified identity.
     pub identity: Option<&'a str>,
     /// The first value of a header (lower-case name).
-    pub header: &'a dyn Fn(&str) -> Option<&'a [u8]>,
+    pub header: &'a (dyn Fn(&str) -> Option<&'a [u8]> + Sync),
 }
 
 impl std::fmt::Debug for LimitRequest<'_> {

@@ -212,8 +212,8 @@ mod tests {
     fn backoff_doubles_up_to_its_maximum() {
         let backoff = Backoff::default();
         let ms = |attempt, chance| backoff.after(attempt, chance).as_millis();
-        assert_eq!((ms(1, 0), ms(1, u64::MAX)), (12, 24));
+        assert_eq!((ms(1, 0), ms(1, u64::MAX)), (12, 25));
         assert_eq!(ms(2, 0), 25);
-        assert_eq!((ms(40, 0), ms(40, u64::MAX)), (125, 249));
+        assert_eq!((ms(40, 0), ms(40, u64::MAX)), (125, 250));
     }
 }

@@ -1,0 +1,139 @@
+//! One byte stream type for everything a connection can be made of.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A connection, after bytes that were read from it ahead of time.
+#[derive(Debug)]
+pub(crate) struct Io {
+    ahead: Bytes,
+    stream: Stream,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    ServerTls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    ClientTls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    /// A stream within an HTTP/2 connection, or an HTTP/1 connection after an upgrade.
+    Tunnel(Box<hyper_util::rt::TokioIo<hyper::upgrade::Upgraded>>),
+}
+
+impl Io {
+    /// Puts bytes back that were read to find out what this is.
+    pub(crate) fn with_ahead(mut self, ahead: Bytes) -> Self {
+        self.ahead = ahead;
+        self
+    }
+
+    pub(crate) fn tunnel(upgraded: hyper::upgrade::Upgraded) -> Self {
+        Stream::Tunnel(Box::new(hyper_util::rt::TokioIo::new(upgraded))).into()
+    }
+}
+
+impl From<Stream> for Io {
+    fn from(stream: Stream) -> Self {
+        Self {
+            ahead: Bytes::new(),
+            stream,
+        }
+    }
+}
+
+impl From<TcpStream> for Io {
+    fn from(stream: TcpStream) -> Self {
+        Stream::Tcp(stream).into()
+    }
+}
+
+impl From<tokio_rustls::server::TlsStream<TcpStream>> for Io {
+    fn from(stream: tokio_rustls::server::TlsStream<TcpStream>) -> Self {
+        Stream::ServerTls(Box::new(stream)).into()
+    }
+}
+
+impl From<tokio_rustls::client::TlsStream<TcpStream>> for Io {
+    fn from(stream: tokio_rustls::client::TlsStream<TcpStream>) -> Self {
+        Stream::ClientTls(Box::new(stream)).into()
+    }
+}
+
+/// Calls the same poll function of whatever is inside.
+macro_rules! each {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match &mut $self.get_mut().stream {
+            Stream::Tcp(inner) => {
+                let $stream = Pin::new(inner);
+                $call
+            }
+            Stream::ServerTls(inner) => {
+                let $stream = Pin::new(&mut **inner);
+                $call
+            }
+            Stream::ClientTls(inner) => {
+                let $stream = Pin::new(&mut **inner);
+                $call
+            }
+            Stream::Tunnel(inner) => {
+                let $stream = Pin::new(&mut **inner);
+                $call
+            }
+        }
+    };
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let count = self.ahead.len().min(buf.remaining());
+            buf.put_slice(&self.ahead[..count]);
+            self.ahead.advance(count);
+            if self.ahead.is_empty() {
+                // Gives the memory back.
+                self.ahead = Bytes::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        each!(self, stream => stream.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self, stream => stream.poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => stream.poll_shutdown(cx))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self, stream => stream.poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.is_write_vectored(),
+            Stream::ServerTls(stream) => stream.is_write_vectored(),
+            Stream::ClientTls(stream) => stream.is_write_vectored(),
+            Stream::Tunnel(_) => false,
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The guard that sees an exchange through: whatever happens, it is counted and recorded exactly once.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use meshgate_routing::Time;
+
+use super::Line;
+use crate::body::Replay;
+use crate::clock;
+use crate::engine::Shared;
+use crate::failure::{Failure, Reason};
+use crate::metrics::RequestLabels;
+use crate::serve::Connection;
+
+/// One exchange, open until dropped.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    shared: Arc<Shared>,
+    line: Line,
+    started: Time,
+    body: Option<Replay>,
+    ended: bool,
+    forgotten: bool,
+}
+
+impl Exchange {
+    pub(crate) fn open(connection: &Connection, protocol: &'static str) -> Box<Self> {
+        Box::new(Self {
+            shared: connection.shared.clone(),
+            started: clock::now(),
+            body: None,
+            ended: false,
+            forgotten: false,
+            line: Line {
+                direction: connection.direction.name(),
+                protocol,
+                client: connection.client,
+                peer: connection.peer_label(),
+                ..Line::blank(connection.shared.nothing.clone())
+            },
+        })
+    }
+
+    /// What was asked. Only worth its copies when somebody reads records.
+    pub(crate) fn asked(&mut self, method: &str, host: &str, path: &str, request_id: &str) {
+        if self.shared.recorder.is_on() {
+            self.line.method = method.into();
+            self.line.host = host.into();
+            self.line.path = path.into();
+            self.line.request_id = request_id.into();
+        }
+    }
+
+    pub(crate) fn client(&mut self, client: SocketAddr) {
+        self.line.client = client;
+    }
+
+    pub(crate) fn body(&mut self, body: Option<Replay>) {
+        self.body = body;
+    }
+
+    pub(crate) fn routed(&mut self, route: &Arc<str>, service: &Arc<str>) {
+        self.line.route = route.clone();
+        self.line.service = service.clone();
+    }
+
+    pub(crate) fn attempt(&mut self, endpoint: SocketAddr, pod: &Arc<str>) {
+        self.line.attempts += 1;
+        self.line.endpoint = Some(endpoint);
+        self.line.pod = pod.clone();
+    }
+
+    pub(crate) fn answered(&mut self, status: u16) {
+        self.line.status = status;
+    }
+
+    pub(crate) fn failed(&mut self, failure: &Failure) {
+        self.line.status = failure.status().as_u16();
+        self.line.reason = failure.reason.as_str();
+        self.line.detail = failure.detail.as_ref().into();
+    }
+
+    pub(crate) fn received(&mut self, bytes: u64) {
+        self.line.bytes_in += bytes;
+    }
+
+    pub(crate) fn sent(&mut self, bytes: u64) {
+        self.line.bytes_out += bytes;
+    }
+
+    /// The client has everything.
+    pub(crate) fn completed(mut self: Box<Self>) {
+        self.ended = true;
+    }
+
+    /// The endpoint ended the answer early.
+    pub(crate) fn cut(mut self: Box<Self>) {
+        self.ended = true;
+        self.line.reason = Reason::UpstreamReset.as_str();
+        self.line.detail = "the answer ended early".into();
+    }
+
+    /// A TCP connection ended.
+    pub(crate) fn tcp_ended(mut self: Box<Self>) {
+        self.ended = true;
+    }
+
+    /// It turned out to be none; another record tells the story.
+    pub(crate) fn forget(mut self: Box<Self>) {
+        self.forgotten = true;
+    }
+
+    fn is_tcp(&self) -> bool {
+        self.line.protocol == "TCP"
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if self.forgotten {
+            return;
+        }
+        if !self.ended && self.line.reason.is_empty() {
+            self.line.reason = Reason::ClientGone.as_str();
+        }
+        if let Some(body) = &self.body {
+            self.line.bytes_in += body.bytes();
+        }
+        self.line.took = clock::now().since(self.started);
+        let metrics = self.shared.recorder.metrics();
+        let line = &self.line;
+        metrics.bytes(line.direction, "in", line.bytes_in);
+        metrics.bytes(line.direction, "out", line.bytes_out);
+        if self.is_tcp() {
+            metrics.tcp(line.direction, &line.service, &line.peer, line.reason);
+        } else {
+            let labels = RequestLabels {
+                direction: line.direction,
+                route: line.route.clone(),
+                service: line.service.clone(),
+                peer: line.peer.clone(),
+                status: line.status,
+                reason: line.reason,
+            };
+            metrics.request(labels, line.took);
+        }
+        if self.shared.recorder.is_on() {
+            let nothing = self.shared.nothing.clone();
+            let line = std::mem::replace(&mut self.line, Line::blank(nothing));
+            self.shared.recorder.write(line);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Connections from clients: what each is, and the protocol it is served with.
+
+mod chunked;
+mod framing;
+mod http;
+mod mesh;
+mod redirected;
+mod strict;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ::http::HeaderMap;
+use ::http::header::{HeaderValue, SERVER};
+use meshgate_routing::WorkloadId;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use http::{serve_http1, serve_http2};
+pub(crate) use strict::OpenExchange;
+
+use crate::engine::Shared;
+use crate::head::Destination;
+use crate::io::Io;
+use crate::listen::{ListenerKind, ListenerLimits};
+use crate::worker::Tasks;
+
+/// One connection from a client, as every request on it sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) tasks: Tasks,
+    pub(crate) drain: CancellationToken,
+    pub(crate) direction: Direction,
+    pub(crate) limits: ListenerLimits,
+    pub(crate) client: SocketAddr,
+    /// The address that the client connected to.
+    pub(crate) local: SocketAddr,
+    pub(crate) peer: Peer,
+    /// Edge, with TLS: the name in the handshake.
+    pub(crate) server_name: Option<Box<str>>,
+    pub(crate) tls: bool,
+    /// Where a redirected connection wanted to go.
+    pub(crate) destination: Option<SocketAddr>,
+    /// The other end is a verified proxy.
+    pub(crate) from_mesh: bool,
+    /// Requests within a tunnel: the destination was said when it was opened.
+    pub(crate) inside_tunnel: Option<Destination>,
+}
+
+/// Which way a connection goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Direction {
+    /// From outside to services.
+    Edge,
+    /// From the own application to others.
+    Outbound,
+    /// From others to the own application.
+    Inbound,
+}
+
+/// Who the other end is.
+#[derive(Clone, Debug)]
+pub(crate) enum Peer {
+    /// Proven by certificate.
+    Known(WorkloadId),
+    /// Nobody knows.
+    Plain,
+}
+
+impl Peer {
+    pub(crate) fn known(&self) -> Option<&WorkloadId> {
+        match self {
+            Self::Known(id) => Some(id),
+            Self::Plain => None,
+        }
+    }
+}
+
+impl Direction {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Edge => "edge",
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+        }
+    }
+
+    /// Every answer of the edge says who gave it; a sidecar leaves the application's answers alone.
+    pub(crate) fn sign(self, headers: &mut HeaderMap) {
+        if self == Self::Edge && !headers.contains_key(SERVER) {
+            headers.insert(SERVER, HeaderValue::from_static("meshgate"));
+        }
+    }
+}
+
+impl Connection {
+    pub(crate) fn peer_label(&self) -> Arc<str> {
+        match &self.peer {
+            Peer::Known(id) => id.as_str().into(),
+            Peer::Plain => self.shared.plain.clone(),
+        }
+    }
+
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
+
+    /// Where the own application listens on this port.
+    pub(crate) fn application(&self, port: u16) -> SocketAddr {
+        let address: IpAddr = self
+            .shared
+            .options
+            .application_address
+            .unwrap_or_else(|| self.local.ip());
+        SocketAddr::new(address, port)
+    }
+}
+
+/// What an accepted connection brings along.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) stream: TcpStream,
+    pub(crate) client: SocketAddr,
+    pub(crate) kind: ListenerKind,
+    pub(crate) limits: ListenerLimits,
+}
+
+/// Serves a connection from beginning to end. Failures before the first request are counted, not told.
+pub(crate) async fn serve(
+    shared: Arc<Shared>,
+    tasks: Tasks,
+    drain: CancellationToken,
+    accepted: Accepted,
+) {
+    let Accepted {
+        stream,
+        client,
+        kind,
+        limits,
+    } = accepted;
+    // Small messages must not wait for the peer's acknowledgement of earlier ones.
+    let _ = stream.set_nodelay(true);
+    let Ok(local) = stream.local_addr() else {
+        return;
+    };
+    let connection = Connection {
+        direction: match kind {
+            ListenerKind::EdgeHttp | ListenerKind::EdgeHttps => Direction::Edge,
+            ListenerKind::Outbound(_) => Direction::Outbound,
+            ListenerKind::InboundPlain(_) | ListenerKind::InboundMtls => Direction::Inbound,
+        },
+        shared,
+        tasks,
+        drain,
+        limits,
+        client,
+        local,
+        peer: Peer::Plain,
+        server_name: None,
+        tls: false,
+        destination: None,
+        from_mesh: false,
+        inside_tunnel: None,
+    };
+    match kind {
+        ListenerKind::EdgeHttp => http::clear(connection, Io::from(stream)).await,
+        ListenerKind::EdgeHttps => http::tls(connection, stream).await,
+        ListenerKind::Outbound(source) | ListenerKind::InboundPlain(source) => {
+            redirected::serve(connection, stream, source).await;
+        }
+        ListenerKind::InboundMtls => mesh::serve(connection, stream).await,
+    }
+}

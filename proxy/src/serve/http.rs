@@ -1,0 +1,176 @@
+//! HTTP/1 and HTTP/2 connections: two protocols, one story.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::rustls::server::Acceptor;
+
+use super::strict::{Exchanges, Strict};
+use super::{Connection, OpenExchange};
+use crate::body::ResponseBody;
+use crate::clock;
+use crate::detect::{Detected, Spoken, detect};
+use crate::head::Response;
+use crate::io::Io;
+use crate::listen::{HEAD_BYTES_MAX, HEADERS_MAX};
+use crate::story::{Received, answer};
+
+/// Receive windows of an HTTP/2 client: RFC 9113's default for a stream, room for several in a connection.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// Streams that a client reset before they were looked at ("rapid reset"), and streams that it provoked us to reset.
+const PENDING_RESETS_MAX: usize = 20;
+const LOCAL_RESETS_MAX: usize = 100;
+
+/// A connection in the clear: HTTP/2 by prior knowledge, else HTTP/1.
+pub(super) async fn clear(connection: Connection, mut io: Io) {
+    let looking = detect(&mut io, connection.limits.header_timeout);
+    let detected = tokio::select! {
+        detected = looking => detected,
+        () = connection.drain.cancelled() => return,
+    };
+    match detected {
+        Detected::Spoke(Spoken::Http2, ahead) => serve_http2(connection, io.with_ahead(ahead)).await,
+        Detected::Spoke(_, ahead) | Detected::Silent(ahead) if !ahead.is_empty() => {
+            serve_http1(connection, io.with_ahead(ahead)).await;
+        }
+        _ => {}
+    }
+}
+
+/// A connection with TLS: the certificate by server name, the protocol by ALPN.
+pub(super) async fn tls(mut connection: Connection, stream: TcpStream) {
+    let metrics = connection.shared.metrics.clone();
+    let handshake = async {
+        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let name = start.client_hello().server_name().map(str::to_ascii_lowercase);
+        let config = connection.shared.edge_tls.clone();
+        Ok::<_, std::io::Error>((name, start.into_stream(config).await?))
+    };
+    let (name, stream) = match tokio::time::timeout(connection.limits.handshake_timeout, handshake).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(error)) => {
+            tracing::debug!(client = %connection.client, %error, "TLS handshake failed");
+            return metrics.refused("https", "handshake");
+        }
+        Err(_) => return metrics.refused("https", "handshake-timeout"),
+    };
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    connection.server_name = name.map(Into::into);
+    connection.tls = true;
+    match http2 {
+        true => serve_http2(connection, Io::from(stream)).await,
+        false => serve_http1(connection, Io::from(stream)).await,
+    }
+}
+
+/// Serves HTTP/1 until the client, the deadline of a wait, or the drain ends it.
+pub(crate) async fn serve_http1(connection: Connection, io: Io) {
+    let exchanges = Arc::new(Exchanges::default());
+    let strict = Strict::new(io, exchanges.clone(), connection.limits);
+    let drain = connection.drain.clone();
+    let connection = Arc::new(connection);
+    let service = service_fn(move |received: Received| {
+        let (connection, exchanges) = (connection.clone(), exchanges.clone());
+        let open = exchanges.begin();
+        async move {
+            let response = answer(&connection, received).await;
+            if response.status == StatusCode::SWITCHING_PROTOCOLS {
+                exchanges.change_protocol();
+            }
+            Ok::<_, Infallible>(into_hyper(response, Some(open)))
+        }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX + 1024)
+        .serve_connection(TokioIo::new(strict), service)
+        .with_upgrades();
+    let mut serving = pin!(serving);
+    tokio::select! {
+        _ = serving.as_mut() => return,
+        () = drain.cancelled() => {}
+    }
+    serving.as_mut().graceful_shutdown();
+    let _ = serving.await;
+}
+
+/// Serves HTTP/2 the same way.
+pub(crate) async fn serve_http2(connection: Connection, io: Io) {
+    let (drain, limits) = (connection.drain.clone(), connection.limits);
+    let exchanges = Arc::new(Exchanges::default());
+    let builder = http2_builder(&connection);
+    let counted = exchanges.clone();
+    let connection = Arc::new(connection);
+    let service = service_fn(move |received: Received| {
+        let connection = connection.clone();
+        let open = counted.begin();
+        async move {
+            let response = super::mesh::tunnel_or_answer(&connection, received).await;
+            Ok::<_, Infallible>(into_hyper(response, Some(open)))
+        }
+    });
+    let serving = builder.serve_connection(TokioIo::new(io), service);
+    let mut serving = pin!(serving);
+    tokio::select! {
+        _ = serving.as_mut() => return,
+        () = drain.cancelled() => {}
+        () = unused(&exchanges, limits.keep_alive) => {}
+    }
+    // Says GOAWAY and finishes what was begun.
+    serving.as_mut().graceful_shutdown();
+    let _ = serving.await;
+}
+
+fn http2_builder(connection: &Connection) -> http2::Builder<crate::worker::Tasks> {
+    let mut builder = http2::Builder::new(connection.tasks.clone());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(connection.limits.streams)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(LOCAL_RESETS_MAX)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}
+
+/// Returns when no exchange was open for so long.
+fn unused(exchanges: &Exchanges, patience: Duration) -> impl Future<Output = ()> {
+    async move {
+        let begun = clock::now();
+        loop {
+            let since = exchanges.last_end().max(begun);
+            let quiet = clock::now().since(since);
+            if exchanges.is_open() {
+                tokio::time::sleep(patience).await;
+            } else if quiet >= patience {
+                return;
+            } else {
+                tokio::time::sleep(patience - quiet).await;
+            }
+        }
+    }
+}
+
+fn into_hyper(response: Response, open: Option<OpenExchange>) -> hyper::Response<ResponseBody> {
+    let mut message = hyper::Response::new(response.body.during(open));
+    *message.status_mut() = response.status;
+    *message.headers_mut() = response.headers;
+    message
+}

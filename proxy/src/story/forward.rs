@@ -1,0 +1,250 @@
+//! The last steps: pick an endpoint and exchange, as often as policy and budget allow.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::header::{self, HeaderValue};
+use meshgate_routing::upstream::breaker::Change;
+use meshgate_routing::upstream::{FailureKind, Safety};
+
+use super::Route;
+use crate::body::{RequestBody, ResponseBody};
+use crate::clock::{chance, now};
+use crate::failure::{Failure, Reason, Retry, Side, Step};
+use crate::head::{Request, Response};
+use crate::record::Exchange;
+use crate::serve::Connection;
+use crate::service::{NoPick, Pass, Picked};
+use crate::upstream::{self, Attempt, Dialer, Held, Upgraded, Wire};
+
+pub(super) async fn forward(
+    connection: &Arc<Connection>,
+    route: &Route,
+    mut request: Request,
+    exchange: &mut Exchange,
+) -> Result<Response, Failure> {
+    let policy = route.service.policy();
+    let limits = &policy.limits;
+    let live = route.service.live();
+    let place = live
+        .requests
+        .enter(limits.requests, limits.pending, limits.pending_timeout)
+        .await
+        .map_err(|refusal| upstream::overload("requests", refusal))?;
+    live.count_request(now());
+    let upgrade = request.upgrade.is_some();
+    let attempts = attempts(connection, route, &mut request, exchange, Arc::new(place));
+    let answer = match policy.request_timeout {
+        Some(patience) => tokio::time::timeout(patience, attempts)
+            .await
+            .unwrap_or_else(|_| Err(took_too_long(Reason::RequestTimeout, patience))),
+        None => attempts.await,
+    }?;
+    match answer {
+        Upgraded::No(response) => Ok(response),
+        Upgraded::Yes {
+            headers,
+            upstream,
+            held,
+        } if upgrade => Ok(switch(connection, route, request, headers, upstream, held)),
+        Upgraded::Yes { .. } => Err(Failure::new(
+            Side::Upstream,
+            Step::Exchange,
+            Reason::UpstreamProtocol,
+            "the endpoint changed the protocol unasked",
+        )),
+    }
+}
+
+/// Attempt after attempt, until one is good enough or the last.
+async fn attempts(
+    connection: &Connection,
+    route: &Route,
+    request: &mut Request,
+    exchange: &mut Exchange,
+    place: Arc<Pass>,
+) -> Result<Upgraded, Failure> {
+    let policy = route.service.policy();
+    let mut body = std::mem::replace(&mut request.body, RequestBody::Empty);
+    let replay = body.replay();
+    if let Some(replay) = replay.as_ref().filter(|_| policy.retries.attempts > 0) {
+        replay.keep(policy.retries.replay_body_max_bytes);
+    }
+    let mut tried = Vec::new();
+    for number in 1_u32.. {
+        let picked = pick(route, &tried)?;
+        tried.push(picked.index);
+        exchange.attempt(picked.endpoint.address(), &picked.endpoint.spec().pod);
+        let outcome = one(connection, route, request, body, &picked, &place).await;
+        report(connection, route, &picked, &outcome);
+        let (kind, safety) = match retry_of(&outcome) {
+            Retry::Never => return outcome,
+            Retry::Perhaps(kind, safety) => (kind, safety),
+        };
+        if let Some(too_large) = replay.as_ref().and_then(|replay| replay.client_failed()) {
+            return Err(client_failed(too_large));
+        }
+        let again = match &replay {
+            None => Some(RequestBody::Empty),
+            Some(replay) => replay.again(),
+        };
+        let permitted = policy.retries.permits(number, kind, safety) && request.upgrade.is_none();
+        let Some(next) = again.filter(|_| permitted && route.service.live().afford_retry(now()))
+        else {
+            return outcome;
+        };
+        connection.shared.metrics.upstream(route.service.name(), "retried");
+        // The refused answer's connection must not be held while waiting.
+        drop(outcome);
+        body = next;
+        drop(picked);
+        if kind != FailureKind::Refused && !(kind == FailureKind::Reset && safety != Safety::Unknown) {
+            tokio::time::sleep(policy.retries.backoff.after(number, chance())).await;
+        }
+    }
+    unreachable!("the attempts of a policy are fewer than numbers")
+}
+
+fn pick(route: &Route, tried: &[usize]) -> Result<Picked, Failure> {
+    let picked = match route.endpoint {
+        Some(index) => route.service.pick_this(index),
+        None => route.service.pick(tried, now(), chance()),
+    };
+    picked.map_err(|none| {
+        let name = route.service.name();
+        let (reason, detail) = match none {
+            NoPick::Empty => (Reason::NoEndpoint, format!("{name} has no endpoints")),
+            NoPick::AllEjected => (
+                Reason::BreakerOpen,
+                format!("all endpoints of {name} are ejected"),
+            ),
+        };
+        Failure::new(Side::Upstream, Step::Pick, reason, detail)
+    })
+}
+
+/// One attempt, within its time.
+async fn one(
+    connection: &Connection,
+    route: &Route,
+    request: &Request,
+    body: RequestBody,
+    picked: &Picked,
+    place: &Arc<Pass>,
+) -> Result<Upgraded, Failure> {
+    let wire = match (&picked.endpoint.spec().identity, route.http2) {
+        (Some(_), _) => Wire::Mesh,
+        (None, true) if request.upgrade.is_none() => Wire::Http2,
+        (None, _) => Wire::Http1,
+    };
+    let dialer = Dialer {
+        connection,
+        service: &route.service,
+        picked,
+    };
+    let attempt = Attempt {
+        request,
+        body,
+        wire,
+        http2_beyond: route.http2,
+    };
+    let exchange = upstream::attempt(dialer, attempt, picked.clone(), place.clone());
+    match route.service.policy().per_try_timeout {
+        Some(patience) => tokio::time::timeout(patience, exchange)
+            .await
+            .unwrap_or_else(|_| Err(took_too_long(Reason::PerTryTimeout, patience))),
+        None => exchange.await,
+    }
+}
+
+/// Whether an outcome asks for another attempt.
+fn retry_of(outcome: &Result<Upgraded, Failure>) -> Retry {
+    match outcome {
+        Ok(Upgraded::No(response)) if response.status.as_u16() >= 400 => Retry::Perhaps(
+            FailureKind::Status(response.status.as_u16()),
+            Safety::Unknown,
+        ),
+        Ok(_) => Retry::Never,
+        Err(failure) => failure.retry,
+    }
+}
+
+/// Tells the breaker. Its own limits and the client's faults say nothing about an endpoint.
+fn report(
+    connection: &Connection,
+    route: &Route,
+    picked: &Picked,
+    outcome: &Result<Upgraded, Failure>,
+) {
+    let change = match outcome {
+        Ok(Upgraded::No(response)) if response.status.as_u16() >= 500 => {
+            route.service.failed(picked, now(), chance())
+        }
+        Ok(_) => route.service.succeeded(picked),
+        Err(failure) if failure.side == Side::Upstream => {
+            route.service.failed(picked, now(), chance())
+        }
+        Err(_) => Change::None,
+    };
+    let (name, address) = (route.service.name(), picked.endpoint.address());
+    match change {
+        Change::None => {}
+        Change::Ejected(until) => {
+            let seconds = until.since(now()).as_secs_f64();
+            tracing::info!(service = %name, endpoint = %address, seconds, "endpoint ejected");
+            connection.shared.metrics.upstream(name, "ejected");
+        }
+        Change::Returned => {
+            tracing::info!(service = %name, endpoint = %address, "endpoint taken back");
+            connection.shared.metrics.upstream(name, "returned");
+        }
+    }
+}
+
+fn took_too_long(reason: Reason, patience: Duration) -> Failure {
+    let retry = match reason {
+        Reason::PerTryTimeout => Retry::Perhaps(FailureKind::PerTryTimeout, Safety::Unknown),
+        _ => Retry::Never,
+    };
+    Failure {
+        retry,
+        ..Failure::new(
+            Side::Upstream,
+            Step::Exchange,
+            reason,
+            format!("no answer within {patience:?}"),
+        )
+    }
+}
+
+fn client_failed(too_large: bool) -> Failure {
+    match too_large {
+        true => Failure::downstream(Reason::BodyTooLarge, "the body is larger than allowed"),
+        false => Failure::downstream(Reason::ClientGone, "the request's body ended early"),
+    }
+}
+
+/// Both sides agreed to speak something else: bytes are passed from now on.
+fn switch(
+    connection: &Arc<Connection>,
+    route: &Route,
+    request: Request,
+    mut headers: HeaderMap,
+    upstream: hyper::upgrade::OnUpgrade,
+    held: Box<Held>,
+) -> Response {
+    let protocol = headers.get(header::UPGRADE).cloned();
+    crate::headers::strip_hop_by_hop(&mut headers);
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    let idle = route.service.policy().idle_timeout;
+    if let Some(upgrade) = request.upgrade {
+        headers.insert(header::UPGRADE, protocol.unwrap_or(upgrade.protocol));
+        crate::tcp::relay_upgraded(connection, upgrade.client, upstream, idle, held);
+    }
+    Response {
+        status: http::StatusCode::SWITCHING_PROTOCOLS,
+        headers,
+        body: ResponseBody::empty(),
+    }
+}

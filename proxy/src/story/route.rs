@@ -1,0 +1,171 @@
+//! The second step: where the request goes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use meshgate_routing::route::NoRoute;
+
+use crate::failure::{Failure, Reason, Side, Step};
+use crate::head::{Request, Version};
+use crate::limits::RateLimit;
+use crate::local::passthrough;
+use crate::serve::{Connection, Direction};
+use crate::service::{Protocol, Service};
+use crate::snapshot::{Snapshot, Target};
+
+/// Where a request or a connection goes.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) service: Arc<Service>,
+    /// The client asked for this very endpoint.
+    pub(crate) endpoint: Option<usize>,
+    /// The object that the rule comes from.
+    pub(crate) origin: Arc<str>,
+    pub(crate) limits: Vec<Arc<RateLimit>>,
+    /// What the endpoint's application speaks.
+    pub(crate) http2: bool,
+}
+
+pub(super) fn route(
+    connection: &Connection,
+    snapshot: &Snapshot,
+    request: &Request,
+) -> Result<Route, Failure> {
+    match connection.direction {
+        Direction::Edge => edge(connection, snapshot, request),
+        Direction::Outbound => {
+            let destination = connection.destination.ok_or_else(nowhere)?;
+            let mut route = outbound(connection, snapshot, destination);
+            route.http2 = speaks_http2(route.service.protocol(), request.version == Version::Http2);
+            Ok(route)
+        }
+        Direction::Inbound => {
+            let (address, http2) = match (request.destination, connection.destination) {
+                (Some(destination), _) => {
+                    let address = connection.application(destination.port);
+                    (address, destination.http2)
+                }
+                (None, Some(address)) => (address, request.version == Version::Http2),
+                (None, None) => return Err(nowhere()),
+            };
+            Ok(Route {
+                http2,
+                ..inbound(connection, address)
+            })
+        }
+    }
+}
+
+/// Where a TCP connection goes; the edge has none.
+pub(crate) fn route_tcp(
+    connection: &Connection,
+    snapshot: &Snapshot,
+    destination: SocketAddr,
+) -> Route {
+    match connection.direction {
+        Direction::Inbound => inbound(connection, destination),
+        Direction::Outbound | Direction::Edge => outbound(connection, snapshot, destination),
+    }
+}
+
+fn edge(connection: &Connection, snapshot: &Snapshot, request: &Request) -> Result<Route, Failure> {
+    same_name_as_tls(connection, snapshot, request.host())?;
+    let refused = |reason, detail: String| Failure::new(Side::Proxy, Step::Route, reason, detail);
+    let rule = snapshot
+        .routes
+        .find(request.host(), request.path())
+        .map_err(|none| {
+            let detail = match none {
+                NoRoute::Host => format!("host {:?}", request.host()),
+                NoRoute::Path => format!("path {:?}", request.path()),
+            };
+            refused(Reason::NoRoute, detail)
+        })?;
+    let name = match &rule.target {
+        Target::Service(name) => name,
+        Target::Problem(problem) => {
+            return Err(refused(Reason::Misconfigured, problem.to_string()));
+        }
+    };
+    let service = snapshot
+        .services
+        .named(name)
+        .ok_or_else(|| refused(Reason::Misconfigured, format!("service {name} is not known")))?;
+    Ok(Route {
+        http2: match service.protocol() {
+            Protocol::Auto => request.version == Version::Http2 && request.is_grpc(),
+            protocol => protocol == Protocol::Http2,
+        },
+        service: service.clone(),
+        endpoint: None,
+        origin: rule.origin.clone(),
+        limits: rule.limits.clone(),
+    })
+}
+
+/// A connection that was opened for one name must not be used for a name with another certificate: the client would
+/// believe in a proof it never saw (RFC 9110 §15.5.20).
+fn same_name_as_tls(
+    connection: &Connection,
+    snapshot: &Snapshot,
+    host: &str,
+) -> Result<(), Failure> {
+    let Some(name) = &connection.server_name else {
+        return Ok(());
+    };
+    if host.eq_ignore_ascii_case(name) {
+        return Ok(());
+    }
+    let shown = snapshot.certificates.find(name);
+    let wanted = snapshot.certificates.find(&host.to_ascii_lowercase());
+    match (shown, wanted) {
+        (Some(shown), Some(wanted)) if Arc::ptr_eq(shown, wanted) => Ok(()),
+        _ => Err(Failure::downstream(
+            Reason::Misdirected,
+            format!("the connection is for {name:?}"),
+        )),
+    }
+}
+
+fn outbound(connection: &Connection, snapshot: &Snapshot, destination: SocketAddr) -> Route {
+    let services = &snapshot.services;
+    let found = services
+        .at(destination)
+        .map(|service| (service.clone(), None))
+        .or_else(|| {
+            let (service, index) = services.of_endpoint(destination)?;
+            Some((service.clone(), Some(index)))
+        });
+    let (service, endpoint) = found.unwrap_or_else(|| (passthrough(destination), None));
+    Route {
+        origin: connection.shared.nothing.clone(),
+        http2: service.protocol() == Protocol::Http2,
+        service,
+        endpoint,
+        limits: Vec::new(),
+    }
+}
+
+fn inbound(connection: &Connection, address: SocketAddr) -> Route {
+    Route {
+        service: connection.shared.local.at(address),
+        endpoint: None,
+        origin: connection.shared.nothing.clone(),
+        limits: Vec::new(),
+        http2: false,
+    }
+}
+
+/// A sidecar passes on what the client speaks, unless the Service says otherwise.
+fn speaks_http2(protocol: Protocol, client: bool) -> bool {
+    match protocol {
+        Protocol::Http1 => false,
+        Protocol::Http2 => true,
+        Protocol::Auto | Protocol::Tcp => client,
+    }
+}
+
+fn nowhere() -> Failure {
+    let detail = "the connection has no original destination";
+    Failure::new(Side::Proxy, Step::Route, Reason::NoRoute, detail)
+}

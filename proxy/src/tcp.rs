@@ -1,0 +1,235 @@
+//! Bytes passed on: TCP connections, tunnels between proxies, and connections that changed their protocol.
+
+mod relay;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+
+use crate::clock::{chance, now};
+use crate::detect::{Detected, Spoken, detect_after};
+use crate::failure::{Failure, Reason, Retry, Side, Step};
+use crate::io::Io;
+use crate::record::Exchange;
+use crate::serve::{Connection, serve_http1, serve_http2};
+use crate::service::{NoPick, Pass, Picked};
+use crate::story::{Route, permit_tcp, route_tcp};
+use crate::upstream::{Dialer, Held, Inside, StreamPlace, overload, tunnel};
+use relay::{Relayed, relay};
+
+/// A TCP connection: the story of a request, for bytes.
+pub(crate) async fn serve(connection: Connection, client: Io, destination: SocketAddr) {
+    let mut exchange = Exchange::open(&connection, "TCP");
+    match open(&connection, destination, &mut exchange).await {
+        Ok(upstream) => pass(&connection, client, upstream, exchange).await,
+        Err(failure) => give_up(&connection, &failure, exchange),
+    }
+}
+
+/// A connection whose client has said nothing (or nothing decisive) so far: perhaps its server speaks first. Whoever
+/// speaks decides; a client that turns out to speak HTTP after all is served as such.
+pub(crate) async fn serve_whoever_speaks_first(
+    connection: Connection,
+    mut client: Io,
+    ahead: Bytes,
+    destination: SocketAddr,
+) {
+    let mut exchange = Exchange::open(&connection, "TCP");
+    let mut upstream = match open(&connection, destination, &mut exchange).await {
+        Ok(upstream) => upstream,
+        Err(failure) => return give_up(&connection, &failure, exchange),
+    };
+    let idle = upstream.idle.unwrap_or(Duration::MAX);
+    let mut first = BytesMut::with_capacity(1024);
+    let detected = tokio::select! {
+        detected = detect_after(&mut client, BytesMut::from(&ahead[..]), idle) => detected,
+        read = upstream.io.read_buf(&mut first) => {
+            if !matches!(read, Ok(1..)) {
+                return exchange.tcp_ended();
+            }
+            upstream.io = upstream.io.with_ahead(first.freeze());
+            let client = client.with_ahead(ahead);
+            return pass(&connection, client, upstream, exchange).await;
+        }
+    };
+    match detected {
+        Detected::Spoke(Spoken::Tls | Spoken::Tcp, ahead) => {
+            pass(&connection, client.with_ahead(ahead), upstream, exchange).await;
+        }
+        Detected::Spoke(http, ahead) => {
+            // The endpoint was only looked at: the requests have records of their own.
+            exchange.forget();
+            drop(upstream);
+            let client = client.with_ahead(ahead);
+            match http {
+                Spoken::Http2 => serve_http2(connection, client).await,
+                _ => serve_http1(connection, client).await,
+            }
+        }
+        Detected::Silent(_) | Detected::Gone => exchange.tcp_ended(),
+    }
+}
+
+/// A connection to an endpoint, with what it holds.
+pub(crate) struct Upstream {
+    io: Io,
+    idle: Option<Duration>,
+    _picked: Picked,
+    _stream: Option<StreamPlace>,
+    _place: Pass,
+}
+
+/// route → permit → pick → connect.
+async fn open(
+    connection: &Connection,
+    destination: SocketAddr,
+    exchange: &mut Exchange,
+) -> Result<Upstream, Failure> {
+    let snapshot = connection.shared.snapshot.load_full();
+    let route = route_tcp(connection, &snapshot, destination);
+    exchange.routed(&route.origin, route.service.name());
+    permit_tcp(connection, &snapshot, destination)?;
+    connect(connection, &route, exchange).await
+}
+
+/// Connections are tried like requests: no byte was passed on yet, so another endpoint may do better.
+async fn connect(
+    connection: &Connection,
+    route: &Route,
+    exchange: &mut Exchange,
+) -> Result<Upstream, Failure> {
+    let policy = route.service.policy();
+    let limits = &policy.limits;
+    let mut tried = Vec::new();
+    loop {
+        let picked = match route.endpoint {
+            Some(index) => route.service.pick_this(index),
+            None => route.service.pick(&tried, now(), chance()),
+        };
+        let picked = picked.map_err(|none| no_endpoint(route, none))?;
+        tried.push(picked.index);
+        exchange.attempt(picked.endpoint.address(), &picked.endpoint.spec().pod);
+        let place = route
+            .service
+            .live()
+            .connections
+            .enter(limits.connections, limits.pending, limits.pending_timeout)
+            .await
+            .map_err(|refusal| overload("connections", refusal))?;
+        let dialer = Dialer {
+            connection,
+            service: &route.service,
+            picked: &picked,
+        };
+        let reached = match picked.endpoint.spec().identity {
+            Some(_) => tunnel(dialer, Inside::Bytes)
+                .await
+                .map(|(io, stream)| (io, Some(stream))),
+            None => dialer
+                .tcp(picked.endpoint.address())
+                .await
+                .map(|stream| (Io::from(stream), None)),
+        };
+        let failure = match reached {
+            Ok((io, stream)) => {
+                route.service.succeeded(&picked);
+                return Ok(Upstream {
+                    io,
+                    idle: policy.idle_timeout,
+                    _picked: picked,
+                    _stream: stream,
+                    _place: place,
+                });
+            }
+            Err(failure) => failure,
+        };
+        route.service.failed(&picked, now(), chance());
+        let again = matches!(failure.retry, Retry::Perhaps(kind, safety)
+            if policy.retries.permits(tried.len() as u32, kind, safety))
+            && tried.len() < route.service.endpoints().len();
+        if !again || !route.service.live().afford_retry(now()) {
+            return Err(failure);
+        }
+    }
+}
+
+fn no_endpoint(route: &Route, none: NoPick) -> Failure {
+    let reason = match none {
+        NoPick::Empty => Reason::NoEndpoint,
+        NoPick::AllEjected => Reason::BreakerOpen,
+    };
+    Failure::new(Side::Upstream, Step::Pick, reason, route.service.name().to_string())
+}
+
+async fn pass(connection: &Connection, client: Io, upstream: Upstream, mut exchange: Box<Exchange>) {
+    let relayed = relay(client, upstream.io, upstream.idle, &connection.drain).await;
+    record(&mut exchange, &relayed);
+    exchange.tcp_ended();
+}
+
+fn record(exchange: &mut Exchange, relayed: &Relayed) {
+    exchange.received(relayed.from_client);
+    exchange.sent(relayed.to_client);
+}
+
+fn give_up(connection: &Connection, failure: &Failure, mut exchange: Box<Exchange>) {
+    tracing::debug!(client = %connection.client, %failure, "TCP connection refused");
+    exchange.failed(failure);
+    exchange.tcp_ended();
+}
+
+/// Another proxy's tunnel to the own application. Returns once the application answers; bytes follow the agreement.
+pub(crate) async fn tunnel_to(
+    connection: &Arc<Connection>,
+    client: hyper::upgrade::OnUpgrade,
+    destination: SocketAddr,
+) -> Result<(), Failure> {
+    let mut exchange = Exchange::open(connection, "TCP");
+    let upstream = match open(connection, destination, &mut exchange).await {
+        Ok(upstream) => upstream,
+        Err(failure) => {
+            give_up(connection, &failure, exchange);
+            return Err(failure);
+        }
+    };
+    let connection = connection.clone();
+    let tasks = connection.tasks.clone();
+    tasks.spawn_connection(async move {
+        match client.await {
+            Ok(upgraded) => pass(&connection, Io::tunnel(upgraded), upstream, exchange).await,
+            Err(_) => exchange.tcp_ended(),
+        }
+    });
+    Ok(())
+}
+
+/// Both ends of an exchange agreed on another protocol.
+pub(crate) fn relay_upgraded(
+    connection: &Arc<Connection>,
+    client: hyper::upgrade::OnUpgrade,
+    upstream: hyper::upgrade::OnUpgrade,
+    idle: Option<Duration>,
+    held: Box<Held>,
+) {
+    let connection = connection.clone();
+    let tasks = connection.tasks.clone();
+    tasks.spawn_connection(async move {
+        let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else {
+            return;
+        };
+        let relayed = relay(
+            Io::tunnel(client),
+            Io::tunnel(upstream),
+            idle,
+            &connection.drain,
+        )
+        .await;
+        let metrics = &connection.shared.metrics;
+        metrics.bytes(connection.direction.name(), "in", relayed.from_client);
+        metrics.bytes(connection.direction.name(), "out", relayed.to_client);
+        held.cut();
+    });
+}

@@ -1,0 +1,20 @@
+//! Connections to endpoints: made, kept, shared, given up.
+
+mod connect;
+mod exchange;
+mod pool;
+
+pub(crate) use connect::{Dialer, overload};
+pub(crate) use exchange::{Attempt, Held, Inside, Upgraded, attempt, tunnel};
+pub(crate) use pool::{Pool, StreamPlace};
+
+/// How an endpoint is spoken to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wire {
+    /// HTTP/1.1 in the clear.
+    Http1,
+    /// HTTP/2 in the clear.
+    Http2,
+    /// HTTP/2 over mTLS with the proxy beside the endpoint.
+    Mesh,
+}
