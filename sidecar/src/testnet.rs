@@ -46,14 +46,21 @@ impl Host {
         F: Future<Output = T>,
         T: Send,
     {
+        self.enter(|| {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime")
+                .block_on(work())
+        })
+    }
+
+    /// Runs `work` on a thread inside and waits for it. Threads and processes that it starts are inside as well.
+    pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
                 setns(&self.0, CloneFlags::CLONE_NEWNET).expect("entering a test namespace");
-                tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .expect("a runtime")
-                    .block_on(work())
+                work()
             });
             match inside.join() {
                 Ok(value) => value,

@@ -59,8 +59,8 @@ struct State {
     authority: Authority,
     trust_domain: TrustDomain,
     certificate_ttl: Mutex<Duration>,
-    /// Certificates signed so far, with the public part of each request: every one must be new.
-    certified: Mutex<Vec<Vec<u8>>>,
+    /// The signing requests so far.
+    certified: watch::Sender<Vec<Vec<u8>>>,
     resources: Mutex<Resources>,
     changed: watch::Sender<u64>,
     /// Every request that answers a response.
@@ -106,7 +106,7 @@ impl FakeControl {
             authority: Authority::generate(&trust_domain, Timestamp::now()).expect("a mesh CA"),
             trust_domain,
             certificate_ttl: Mutex::new(Duration::from_secs(24 * 3600)),
-            certified: Mutex::default(),
+            certified: watch::Sender::new(Vec::new()),
             resources: Mutex::default(),
             changed: watch::Sender::new(0),
             answers: watch::Sender::new(Vec::new()),
@@ -165,12 +165,16 @@ impl FakeControl {
         *lock(&self.state.certificate_ttl) = ttl;
     }
 
-    /// Certificates signed so far; panics if two were for the same key.
-    pub fn certificates(&self) -> usize {
-        let certified = lock(&self.state.certified);
-        let keys: BTreeSet<&Vec<u8>> = certified.iter().collect();
-        assert_eq!(keys.len(), certified.len(), "a key was used twice");
-        certified.len()
+    /// Waits until `count` certificates have been signed, each for a key of its own.
+    pub async fn certified(&self, count: usize) {
+        let mut certified = self.state.certified.subscribe();
+        let reached = certified.wait_for(|all| all.len() >= count);
+        let all = tokio::time::timeout(TEST_DEADLINE, reached)
+            .await
+            .expect("certificates in time")
+            .expect("the sender lives");
+        let keys: BTreeSet<&Vec<u8>> = all.iter().collect();
+        assert_eq!(keys.len(), all.len(), "a key was used twice");
     }
 
     /// A credential of any workload, to meet proxies with.
@@ -383,7 +387,7 @@ impl wire::identity_server::Identity for Service {
             .authority
             .sign(&csr, &id, ttl, Timestamp::now())
             .map_err(|why| Status::permission_denied(why.to_string()))?;
-        lock(&state.certified).push(csr);
+        state.certified.send_modify(|all| all.push(csr));
         Ok(Response::new(wire::CertifyResponse {
             chain_der: leaf.chain_der.iter().map(|der| der.to_vec()).collect(),
             roots_der: vec![state.authority.cert_der().to_vec()],
