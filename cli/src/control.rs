@@ -10,7 +10,7 @@ use anyhow::Context;
 use meshgate_api::names;
 use meshgate_certs::cluster::{ClusterPki, ClusterPkiOptions};
 use nix::sys::signal::Signal;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, LocalSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::ControlArgs;
@@ -26,7 +26,8 @@ pub(crate) fn run(args: ControlArgs) -> anyhow::Result<ExitCode> {
     runtime::multi_thread(2)?.block_on(async {
         let shutdown = runtime::shutdown_on_signal()?;
         match args.data_dir.clone() {
-            Some(data_dir) => whole(&args, &data_dir, shutdown).await,
+            // Scheduler, controllers and push share one thread: they mostly wait. The API server has the others.
+            Some(data_dir) => LocalSet::new().run_until(whole(&args, &data_dir, shutdown)).await,
             None => anyhow::bail!(
                 "`meshgate control --kubeconfig` is not served by this version: use --data-dir"
             ),
@@ -107,21 +108,21 @@ async fn spawn_parts(
         from_kubeconfig(&pki.addons_kubeconfig),
     )?;
     let token = shutdown.clone();
-    parts.spawn(async move {
+    parts.spawn_local(async move {
         meshgate_scheduler::run(scheduler, token)
             .await
             .context("the scheduler")
     });
     let token = shutdown.clone();
     let options = meshgate_controllers::Options::new(pki.ca_pem().to_owned());
-    parts.spawn(async move {
+    parts.spawn_local(async move {
         meshgate_controllers::run(controllers, options, token)
             .await
             .context("the controllers")
     });
     let token = shutdown.clone();
     let options = push_options(args, pki)?;
-    parts.spawn(async move {
+    parts.spawn_local(async move {
         meshgate_push::run(push, options, token)
             .await
             .context("configuration push")
@@ -132,7 +133,7 @@ async fn spawn_parts(
             ..meshgate_push::ManifestOptions::default()
         });
         let token = shutdown.clone();
-        parts.spawn(async move {
+        parts.spawn_local(async move {
             crate::apply::apply(addons, &manifest)
                 .await
                 .context("the system's own manifests")?;
