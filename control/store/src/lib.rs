@@ -13,6 +13,8 @@
 mod journal;
 mod memory;
 mod redb_journal;
+#[cfg(test)]
+mod simulation;
 mod store;
 mod watch;
 mod writer;

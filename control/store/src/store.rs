@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -16,6 +17,9 @@ use crate::{Entry, Event, Revision, Snapshot};
 
 /// Writes that may wait for the writer. Beyond it `write` itself waits, so callers feel the pressure.
 const QUEUE_WRITES_MAX: usize = 1024;
+
+/// Between attempts to bring a failed medium back.
+const RECOVERY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What a write expects of its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,16 +162,18 @@ impl Store {
     /// Opens the store's file, or creates it. Blocks for as long as reading it takes.
     pub fn open(path: &Path) -> Result<Store, OpenError> {
         let (journal, loaded) = RedbJournal::open(path)?;
-        Store::with_journal(journal, loaded).map_err(|source| OpenError::Thread { source })
+        Store::with_journal(journal, loaded, RECOVERY_INTERVAL)
+            .map_err(|source| OpenError::Thread { source })
     }
 
     pub(crate) fn with_journal(
         journal: impl Journal + 'static,
         loaded: Loaded,
+        recovery_interval: Duration,
     ) -> Result<Store, std::io::Error> {
         let shared = Arc::new(Shared::new(loaded));
         let (jobs, queue) = mpsc::channel(QUEUE_WRITES_MAX);
-        let writer = writer::spawn(journal, Arc::clone(&shared), queue)?;
+        let writer = writer::spawn(journal, Arc::clone(&shared), queue, recovery_interval)?;
         let handle = Handle {
             jobs: Some(jobs),
             writer: Mutex::new(Some(writer)),

@@ -15,8 +15,6 @@ use crate::{Entry, Revision};
 
 /// Writes per fsync: bounds the latency of a batch's first writer.
 const BATCH_WRITES_MAX: usize = 512;
-/// Between attempts to bring a failed medium back while nobody writes.
-const RECOVERY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A write and where its answer goes.
 pub(crate) struct Job {
@@ -39,6 +37,7 @@ pub(crate) fn spawn(
     journal: impl Journal + 'static,
     shared: Arc<Shared>,
     queue: mpsc::Receiver<Job>,
+    recovery_interval: Duration,
 ) -> Result<std::thread::JoinHandle<()>, std::io::Error> {
     std::thread::Builder::new()
         .name("store-writer".into())
@@ -47,6 +46,7 @@ pub(crate) fn spawn(
                 journal,
                 shared,
                 failed: None,
+                recovery_interval,
             }
             .run(queue);
         })
@@ -56,6 +56,8 @@ struct Writer<J> {
     journal: J,
     shared: Arc<Shared>,
     failed: Option<Failed>,
+    /// Between attempts to bring a failed medium back.
+    recovery_interval: Duration,
 }
 
 /// The medium failed; the batch under way may or may not be on it.
@@ -81,7 +83,7 @@ impl<J: Journal> Writer<J> {
                     break;
                 }
                 // Not a poll of state that could announce itself: a full disk does not say when it has room again.
-                std::thread::sleep(RECOVERY_INTERVAL);
+                std::thread::sleep(self.recovery_interval);
                 while let Ok(job) = queue.try_recv() {
                     jobs.push(job);
                 }
