@@ -1,6 +1,7 @@
 //! Events (core/v1): what people read in `kubectl describe`. Repeats raise a count instead of piling up.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::jiff::Timestamp;
@@ -78,6 +79,7 @@ impl Reference {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Occurrence {
+    component: Arc<str>,
     about: Reference,
     kind: EventKind,
     reason: String,
@@ -87,6 +89,7 @@ struct Occurrence {
 /// Where control loops put their events. Cheap to clone; never blocks, never fails.
 #[derive(Debug, Clone)]
 pub struct Recorder {
+    component: Arc<str>,
     queue: mpsc::Sender<(Occurrence, Timestamp)>,
 }
 
@@ -103,18 +106,29 @@ impl Recorder {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         let writer = Writer {
             client,
-            component: component.to_owned(),
             host: host.to_owned(),
             known: HashMap::new(),
             oldest: VecDeque::new(),
         };
         (
-            Self { queue: sender },
+            Self {
+                component: component.into(),
+                queue: sender,
+            },
             EventSink {
                 queue: receiver,
                 writer,
             },
         )
+    }
+
+    /// The same for another component, written by the same sink.
+    #[must_use]
+    pub fn named(&self, component: &str) -> Self {
+        Self {
+            component: component.into(),
+            queue: self.queue.clone(),
+        }
     }
 
     /// Records that something happened to an object. `reason` is a CamelCase word, `message` a sentence.
@@ -131,6 +145,7 @@ impl Recorder {
             message.push_str("...");
         }
         let occurrence = Occurrence {
+            component: Arc::clone(&self.component),
             about,
             kind,
             reason: reason.to_owned(),
@@ -156,14 +171,13 @@ impl EventSink {
 impl std::fmt::Debug for EventSink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EventSink")
-            .field("component", &self.writer.component)
+            .field("host", &self.writer.host)
             .finish_non_exhaustive()
     }
 }
 
 struct Writer {
     client: Client,
-    component: String,
     host: String,
     known: HashMap<Occurrence, Known>,
     /// In order of first occurrence: what to forget first.
@@ -221,7 +235,7 @@ impl Writer {
         if let Some(fields) = involved.as_object_mut() {
             fields.retain(|_, value| value != "");
         }
-        let mut source = json!({"component": self.component});
+        let mut source = json!({"component": &*occurrence.component});
         if !self.host.is_empty() {
             source["host"] = json!(self.host);
         }
@@ -232,7 +246,7 @@ impl Writer {
             "reason": occurrence.reason,
             "message": occurrence.message,
             "source": source,
-            "reportingComponent": self.component,
+            "reportingComponent": &*occurrence.component,
             "reportingInstance": self.host,
             "count": 1,
             "firstTimestamp": seconds(at),

@@ -15,5 +15,6 @@ pub use event::{EventKind, EventSink, Recorder, Reference};
 pub use quantity::{BadQuantity, Quantity};
 pub use queue::{Next, Queue};
 pub use write::{
-    is_already_exists, is_conflict, is_namespace_terminating, is_not_found, resource_version,
+    is_already_exists, is_conflict, is_namespace_terminating, is_not_found, message,
+    resource_version,
 };

@@ -9,7 +9,9 @@ pub struct Quantity {
 
 /// The text is no quantity.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a quantity: a number with an optional suffix such as m, k, Mi or e3 was expected")]
+#[error(
+    "{0:?} is not a quantity: a number with an optional suffix such as m, k, Mi or e3 was expected"
+)]
 pub struct BadQuantity(pub String);
 
 const NANO: i128 = 1_000_000_000;
@@ -28,16 +30,23 @@ impl Quantity {
             b'+' => (false, &text[1..]),
             _ => (false, text),
         };
-        let digits_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let digits_end = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
         let (number, suffix) = rest.split_at(digits_end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if whole.len() + fraction.len() == 0 || whole.len() + fraction.len() > DIGITS_MAX || fraction.contains('.') {
+        if whole.len() + fraction.len() == 0
+            || whole.len() + fraction.len() > DIGITS_MAX
+            || fraction.contains('.')
+        {
             return None;
         }
         let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
         let scale = Scale::parse(suffix)?;
         let nano = scale.apply(digits, u32::try_from(fraction.len()).ok()?);
-        Some(Self { nano: if negative { -nano } else { nano } })
+        Some(Self {
+            nano: if negative { -nano } else { nano },
+        })
     }
 
     /// In units, rounded up.
@@ -104,7 +113,11 @@ impl Scale {
 
 fn ceil_div(value: i128, by: i128) -> i128 {
     let quotient = value / by;
-    if value % by > 0 { quotient + 1 } else { quotient }
+    if value % by > 0 {
+        quotient + 1
+    } else {
+        quotient
+    }
 }
 
 fn saturate(value: i128) -> i64 {
@@ -116,7 +129,11 @@ mod tests {
     use super::*;
 
     fn check(text: &str, milli: impl Into<Option<i64>>) {
-        assert_eq!(Quantity::parse(text).ok().map(Quantity::milli), milli.into(), "{text}");
+        assert_eq!(
+            Quantity::parse(text).ok().map(Quantity::milli),
+            milli.into(),
+            "{text}"
+        );
     }
 
     #[test]
@@ -130,13 +147,28 @@ mod tests {
         check("1.5Gi", 1_610_612_736_000);
         check("128Mi", 134_217_728_000);
         check("1e3", 1_000_000);
-        check("2E", 2_000_000_000_000_000_000_000_i128.try_into().unwrap_or(i64::MAX));
+        check(
+            "2E",
+            2_000_000_000_000_000_000_000_i128
+                .try_into()
+                .unwrap_or(i64::MAX),
+        );
         check("1500u", 2);
         check("1n", 1);
         check("-100m", -100);
         check("1e-40", 1);
         check("1e60", i64::MAX);
-        for bad in ["", "m", "-", "1x", "1.2.3", "1 Gi", "0x10", "1ei", "99999999999999999999999999"] {
+        for bad in [
+            "",
+            "m",
+            "-",
+            "1x",
+            "1.2.3",
+            "1 Gi",
+            "0x10",
+            "1ei",
+            "99999999999999999999999999",
+        ] {
             check(bad, None);
         }
         assert_eq!(Quantity::parse("1500m").map(Quantity::units), Ok(2));

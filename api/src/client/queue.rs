@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::write::{is_conflict, is_namespace_terminating, is_not_found};
+use super::write::{is_conflict, is_namespace_terminating, is_not_found, message};
 
 /// Wait after a key's first failure; doubles with each further one.
 const RETRY_MIN: Duration = Duration::from_millis(5);
@@ -275,19 +275,15 @@ fn is_ordinary(error: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut link = error.source();
-    while let Some(error) = link {
-        let next = error.to_string();
-        // Some libraries print their source as part of themselves.
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        link = error.source();
+/// The error and what it comes from, in one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    if let Some(error) = error.downcast_ref::<kube::Error>() {
+        return message(error);
     }
-    text
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
 }
 
 #[cfg(test)]

@@ -37,3 +37,12 @@ pub fn resource_version(meta: &ObjectMeta) -> u64 {
         .and_then(|version| version.parse().ok())
         .unwrap_or(0)
 }
+
+/// What the API server said, or why it could not be asked; for people.
+pub fn message(error: &Error) -> String {
+    match error {
+        // Its own words; the library would print the whole Status behind them.
+        Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}

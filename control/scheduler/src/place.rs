@@ -332,7 +332,7 @@ mod tests {
             &placed,
             "p app=other",
             spread("DoNotSchedule"),
-            "n2",
+            "n1",
         );
         check_spec(
             &["n1 zone=a", "n2 zone=b"],

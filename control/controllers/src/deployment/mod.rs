@@ -15,8 +15,8 @@ use kube::api::{
 };
 use kube::core::Selector;
 use meshgate_api::client::{
-    EventKind, Key, Next, Queue, Reference, is_already_exists, is_namespace_terminating,
-    is_not_found,
+    EventKind, Key, Next, Queue, Recorder, Reference, is_already_exists, is_namespace_terminating,
+    is_not_found, message,
 };
 use serde_json::json;
 
@@ -36,6 +36,7 @@ const WORKERS: usize = 4;
 pub(crate) struct Controller {
     context: Arc<Context>,
     queue: Queue<Key>,
+    recorder: Recorder,
     written: Freshness,
 }
 
@@ -90,6 +91,7 @@ impl Controller {
             }
         });
         Self {
+            recorder: context.recorder.named("deployment-controller"),
             context: Arc::clone(context),
             queue,
             written: Freshness::default(),
@@ -121,7 +123,7 @@ impl Controller {
             Ok(selector) => selector,
             Err(error) => {
                 let text = format!("This deployment cannot be acted on: {error}.");
-                self.context.recorder.record(
+                self.recorder.record(
                     Reference::of(&*deployment),
                     EventKind::Warning,
                     "SelectingAll",
@@ -220,12 +222,8 @@ impl Controller {
                         .await?;
                     self.written.wrote(key, &written.metadata);
                     if let Some(text) = update.scaled() {
-                        self.context.recorder.record(
-                            about(),
-                            EventKind::Normal,
-                            "ScalingReplicaSet",
-                            text,
-                        );
+                        self.recorder
+                            .record(about(), EventKind::Normal, "ScalingReplicaSet", text);
                     }
                 }
                 Change::Delete {
@@ -271,7 +269,7 @@ impl Controller {
                         "Scaled up replica set {} from 0 to {}",
                         new.name, new.replicas
                     );
-                    self.context.recorder.record(
+                    self.recorder.record(
                         Reference::of(deployment),
                         EventKind::Normal,
                         "ScalingReplicaSet",
@@ -301,14 +299,14 @@ impl Controller {
             }
             Err(error) if is_namespace_terminating(&error) => Ok(()),
             Err(error) => {
-                let text = format!("Failed to create new replica set {}: {error}", new.name);
-                let about = Reference::of(deployment);
-                self.context.recorder.record(
-                    about,
-                    EventKind::Warning,
-                    "ReplicaSetCreateError",
-                    text,
+                let text = format!(
+                    "Failed to create new replica set {}: {}",
+                    new.name,
+                    message(&error)
                 );
+                let about = Reference::of(deployment);
+                self.recorder
+                    .record(about, EventKind::Warning, "ReplicaSetCreateError", text);
                 Err(error)
             }
         }

@@ -11,8 +11,8 @@ pub(crate) use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::ObjectMeta;
-use meshgate_api::client::{Change, EventKind, Key, Next, Queue, Reference};
-use meshgate_api::client::{is_namespace_terminating, is_not_found};
+use meshgate_api::client::{Change, EventKind, Key, Next, Queue, Recorder, Reference};
+use meshgate_api::client::{is_namespace_terminating, is_not_found, message};
 use serde_json::{Value, json};
 
 use crate::context::Context;
@@ -29,6 +29,7 @@ pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(crate) struct Controller {
     context: Arc<Context>,
     queue: Queue<Key>,
+    recorder: Recorder,
     /// What was written to slices and to Endpoints, whose caches move apart.
     written_slices: Freshness,
     written_mirror: Freshness,
@@ -88,6 +89,7 @@ impl Controller {
             }
         });
         Self {
+            recorder: context.recorder.named("endpoint-slice-controller"),
             context: Arc::clone(context),
             queue,
             written_slices: Freshness::default(),
@@ -147,8 +149,11 @@ impl Controller {
             Err(error) if is_namespace_terminating(&error) => Ok(Next::Event),
             Err(error) => {
                 let about = Reference::of(&*service);
-                let text = format!("Error updating endpoint slices for Service {key}: {error}");
-                self.context.recorder.record(
+                let text = format!(
+                    "Error updating endpoint slices for Service {key}: {}",
+                    message(&error)
+                );
+                self.recorder.record(
                     about,
                     EventKind::Warning,
                     "FailedToUpdateEndpointSlices",

@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use meshgate_api::client::{
-    Change, EventKind, Key, Next, Queue, Reference, is_conflict, is_not_found,
+    Change, EventKind, Key, Next, Queue, Recorder, Reference, is_conflict, is_not_found,
 };
 use serde_json::json;
 
@@ -24,6 +24,7 @@ const WORKERS: usize = 8;
 pub(crate) struct Controller {
     context: Arc<Context>,
     queue: Queue<Key>,
+    recorder: Recorder,
 }
 
 impl Controller {
@@ -60,6 +61,7 @@ impl Controller {
             }
         });
         Self {
+            recorder: context.recorder.named("taint-eviction-controller"),
             context: Arc::clone(context),
             queue,
         }
@@ -115,7 +117,7 @@ impl Controller {
             written => written?,
         };
         let text = format!("Marking for deletion Pod {key}");
-        self.context.recorder.record(
+        self.recorder.record(
             Reference::of(pod),
             EventKind::Normal,
             "TaintManagerEviction",

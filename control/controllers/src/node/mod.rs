@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use meshgate_api::client::{EventKind, Key, Next, Queue, Reference, is_not_found};
+use meshgate_api::client::{EventKind, Key, Next, Queue, Recorder, Reference, is_not_found};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -32,6 +32,7 @@ const WORKERS: usize = 4;
 pub(crate) struct Controller {
     context: Arc<Context>,
     queue: Queue<Key>,
+    recorder: Recorder,
     /// What was seen last of each node's Lease, and when by our own clock: nodes' clocks may differ.
     seen: Mutex<HashMap<String, Seen>>,
 }
@@ -56,6 +57,7 @@ impl Controller {
             ));
         });
         Self {
+            recorder: context.recorder.named("node-controller"),
             context: Arc::clone(context),
             queue,
             seen: Mutex::default(),
@@ -143,8 +145,7 @@ impl Controller {
         .await?;
         tracing::warn!(node = key.name, "node no longer renews its lease");
         let text = format!("Node {} status is now: NodeNotReady", key.name);
-        self.context
-            .recorder
+        self.recorder
             .record(Reference::of(node), EventKind::Normal, "NodeNotReady", text);
         Ok(())
     }
@@ -181,7 +182,7 @@ impl Controller {
                 Err(error) if !is_not_found(&error) => return Err(error),
                 _ => {}
             }
-            self.context.recorder.record(
+            self.recorder.record(
                 Reference::of(&**pod),
                 EventKind::Warning,
                 "NodeNotReady",

@@ -11,7 +11,8 @@ use kube::api::{
     ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions,
 };
 use meshgate_api::client::{
-    EventKind, Key, Next, Queue, Reference, is_namespace_terminating, is_not_found,
+    EventKind, Key, Next, Queue, Recorder, Reference, is_namespace_terminating, is_not_found,
+    message,
 };
 use serde_json::{Value, json};
 
@@ -34,6 +35,7 @@ const FIRST_BATCH: usize = 1;
 pub(crate) struct Controller {
     context: Arc<Context>,
     queue: Queue<Key>,
+    recorder: Recorder,
     written: Freshness,
 }
 
@@ -71,6 +73,7 @@ impl Controller {
             }
         });
         Self {
+            recorder: context.recorder.named("replicaset-controller"),
             context: Arc::clone(context),
             queue,
             written: Freshness::default(),
@@ -272,7 +275,7 @@ impl Controller {
             Ok(created) => {
                 self.written.wrote(key, &created.metadata);
                 let name = created.metadata.name.unwrap_or_default();
-                self.context.recorder.record(
+                self.recorder.record(
                     about,
                     EventKind::Normal,
                     "SuccessfulCreate",
@@ -283,8 +286,7 @@ impl Controller {
             Err(error) => {
                 if !is_namespace_terminating(&error) {
                     let text = format!("Error creating: {}", message(&error));
-                    self.context
-                        .recorder
+                    self.recorder
                         .record(about, EventKind::Warning, "FailedCreate", text);
                 }
                 Err(error)
@@ -312,7 +314,7 @@ impl Controller {
                 if let Some(deleted) = answer.left() {
                     self.written.wrote(key, &deleted.metadata);
                 }
-                self.context.recorder.record(
+                self.recorder.record(
                     about,
                     EventKind::Normal,
                     "SuccessfulDelete",
@@ -323,8 +325,7 @@ impl Controller {
             Err(error) if is_not_found(&error) => Ok(()),
             Err(error) => {
                 let text = format!("Error deleting: {}", message(&error));
-                self.context
-                    .recorder
+                self.recorder
                     .record(about, EventKind::Warning, "FailedDelete", text);
                 Err(error)
             }
@@ -383,12 +384,4 @@ fn new_pod(replica_set: &ReplicaSet) -> DynamicObject {
         .data(json!({"spec": template["spec"]}));
     pod.metadata = serde_json::from_value(metadata).unwrap_or_default();
     pod
-}
-
-/// What the API server said, for people.
-fn message(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
-    }
 }
