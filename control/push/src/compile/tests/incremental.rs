@@ -1,0 +1,240 @@
+//! After any sequence of changes, the incremental result equals a compilation from scratch.
+
+use std::{collections::BTreeMap, fmt::Debug};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use super::{CLASS, World, objects};
+use crate::objects::{Change, Kind, Name, Object};
+
+const STEPS: usize = 400;
+
+/// One random object, from a space so small that objects meet.
+fn object(rng: &mut StdRng) -> String {
+    let n = |rng: &mut StdRng, max: u32| rng.random_range(0..max);
+    let age = n(rng, 4);
+    // An object that is made anew has another UID; endpoints know pods by theirs.
+    let meta = |kind: &str, name: String| {
+        let uid = if kind == "Pod" {
+            "uid".into()
+        } else {
+            format!("u{age}")
+        };
+        format!(
+            "kind: {kind}\nmetadata: {{name: {name}, uid: {uid}, creationTimestamp: '2026-01-01T00:00:0{age}Z'"
+        )
+    };
+    match n(rng, 9) {
+        0 => {
+            let ports: String = (80..80 + n(rng, 3))
+                .map(|port| format!("{{name: p{port}, port: {port}}},"))
+                .collect();
+            let kind = if n(rng, 6) == 0 {
+                "type: ExternalName, "
+            } else {
+                ""
+            };
+            format!(
+                "{}}}\nspec: {{{kind}clusterIP: 10.96.0.{}, selector: {{app: a{}}}, ports: [{ports}]}}",
+                meta("Service", format!("s{}", n(rng, 3))),
+                n(rng, 3),
+                n(rng, 2)
+            )
+        }
+        1 => format!(
+            "{}, labels: {{kubernetes.io/service-name: s{}}}}}\naddressType: IPv4\nports: [{{name: p80, port: 8080}}, {{name: p81, port: 8081}}]\nendpoints: [{{addresses: [10.244.0.{}], conditions: {{ready: {}}}, targetRef: {{kind: Pod, name: pod{}, uid: uid}}}}]",
+            meta("EndpointSlice", format!("e{}", n(rng, 3))),
+            n(rng, 3),
+            n(rng, 3),
+            n(rng, 2) == 0,
+            n(rng, 3)
+        ),
+        2 => format!(
+            "{}, labels: {{app: a{}}}{}}}\nspec: {{serviceAccountName: sa{}, containers: []}}\nstatus: {{podIP: 10.244.0.{}}}",
+            meta("Pod", format!("pod{}", n(rng, 3))),
+            n(rng, 2),
+            if n(rng, 4) == 0 {
+                ""
+            } else {
+                ", annotations: {meshgate.dev/sidecar: '1'}"
+            },
+            n(rng, 2),
+            n(rng, 3)
+        ),
+        3 | 4 => {
+            let backend = |rng: &mut StdRng| {
+                format!(
+                    "{{service: {{name: s{}, port: {{number: {}}}}}}}",
+                    n(rng, 3),
+                    80 + n(rng, 2)
+                )
+            };
+            let path = |rng: &mut StdRng| {
+                let kind = ["Prefix", "Exact"][n(rng, 2) as usize];
+                format!(
+                    "{{path: {}, pathType: {kind}, backend: {}}},",
+                    ["/", "/x", "/x/y"][n(rng, 3) as usize],
+                    backend(rng)
+                )
+            };
+            let rules: String = (0..n(rng, 3))
+                .map(|_| {
+                    let paths: String = (0..n(rng, 3)).map(|_| path(rng)).collect();
+                    format!(
+                        "{{host: {}, http: {{paths: [{paths}]}}}},",
+                        ["a.test", "'*.a.test'", "''"][n(rng, 3) as usize]
+                    )
+                })
+                .collect();
+            let default = if n(rng, 4) == 0 {
+                format!("defaultBackend: {}, ", backend(rng))
+            } else {
+                String::new()
+            };
+            let class = [
+                "",
+                "ingressClassName: meshgate, ",
+                "ingressClassName: other, ",
+            ][n(rng, 3) as usize];
+            let tls = [
+                "",
+                "tls: [{secretName: t0, hosts: [a.test]}], ",
+                "tls: [{secretName: t1}], ",
+            ][n(rng, 3) as usize];
+            format!(
+                "{}}}\nspec: {{{class}{default}{tls}rules: [{rules}]}}",
+                meta("Ingress", format!("i{}", n(rng, 3)))
+            )
+        }
+        5 => format!(
+            "{}}}\nspec: {{controller: {}}}",
+            meta("IngressClass", "other".into()),
+            ["meshgate.dev/ingress", "x"][n(rng, 2) as usize]
+        ),
+        6 => format!(
+            "{}}}\nspec: {{targetRefs: [{{group: networking.k8s.io, kind: Ingress, name: i{}}}], limits: [{{name: all, requests: {}}}]}}",
+            meta("RateLimitPolicy", format!("r{}", n(rng, 2))),
+            n(rng, 3),
+            1 + n(rng, 3)
+        ),
+        7 => format!(
+            "{}}}\nspec: {{targetRefs: [{{kind: Service, name: s{}{}}}], retries: {{attempts: {}}}}}",
+            meta("BackendPolicy", format!("b{}", n(rng, 2))),
+            n(rng, 3),
+            ["", ", sectionName: p81"][n(rng, 2) as usize],
+            n(rng, 3)
+        ),
+        _ => {
+            let target = [
+                "targetRefs: [{kind: Namespace, name: shop}]",
+                "targetRefs: [{kind: Service, name: s1}]",
+                "selector: {matchLabels: {app: a0}}",
+            ];
+            format!(
+                "{}}}\nspec: {{{}, mtls: {}, rules: [{{from: [{{namespaces: [n{}]}}]}}]}}",
+                meta("AccessPolicy", format!("x{}", n(rng, 2))),
+                target[n(rng, 3) as usize],
+                ["Strict", "Permissive"][n(rng, 2) as usize],
+                n(rng, 2)
+            )
+        }
+    }
+}
+
+fn kind(object: &Object) -> Kind {
+    match object {
+        Object::Service(_) => Kind::Service,
+        Object::EndpointSlice(_) => Kind::EndpointSlice,
+        Object::Pod(_) => Kind::Pod,
+        Object::Ingress(_) => Kind::Ingress,
+        Object::IngressClass(_) => Kind::IngressClass,
+        Object::Secret(_) => Kind::Secret,
+        Object::RateLimitPolicy(_) => Kind::RateLimitPolicy,
+        Object::BackendPolicy(_) => Kind::BackendPolicy,
+        Object::AccessPolicy(_) => Kind::AccessPolicy,
+    }
+}
+
+#[track_caller]
+fn same<K: Ord + Debug, V: PartialEq + Debug>(
+    left: &BTreeMap<K, V>,
+    right: &BTreeMap<K, V>,
+    at: &str,
+) {
+    for key in left.keys().chain(right.keys()) {
+        assert_eq!(left.get(key), right.get(key), "{key:?}, {at}");
+    }
+}
+
+fn run(seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut world = World::new();
+    let mut present: BTreeMap<(Kind, Name), Object> = BTreeMap::new();
+    for step in 0..STEPS {
+        let mut batch = Vec::new();
+        for _ in 0..rng.random_range(1..4) {
+            if rng.random_range(0..4) == 0 && !present.is_empty() {
+                let at = rng.random_range(0..present.len());
+                let key = present.keys().nth(at).cloned().expect("an index of it");
+                present.remove(&key);
+                batch.push(Change::Delete(key.0, key.1));
+                continue;
+            }
+            let yaml = if step == 0 {
+                CLASS.to_owned()
+            } else {
+                object(&mut rng)
+            };
+            for change in objects(&yaml) {
+                match &change {
+                    Change::Apply(name, object) => {
+                        present.insert((kind(object), name.clone()), (**object).clone());
+                    }
+                    Change::Delete(kind, name) => drop(present.remove(&(*kind, name.clone()))),
+                    Change::Listed(..) => {}
+                }
+                batch.push(change);
+            }
+        }
+        world.changes(batch);
+        let mut scratch = World::new();
+        let all = present
+            .iter()
+            .map(|((_, name), object)| Change::Apply(name.clone(), Box::new(object.clone())));
+        scratch.changes(all.collect());
+        let at = format!("seed {seed}, step {step}");
+        same(&world.resources, &scratch.resources, &at);
+        same(&world.pods, &scratch.pods, &at);
+        same(&world.reports, &scratch.reports, &at);
+        same(&world.secrets, &scratch.secrets, &at);
+    }
+}
+
+#[test]
+fn incremental_equals_from_scratch() {
+    for seed in 0..8 {
+        run(seed);
+    }
+}
+
+/// A change compiles what depends on it, however much else there is.
+#[test]
+fn unrelated_routes_are_not_compiled() {
+    let mut world =
+        World::of("kind: Service\nmetadata: {name: web}\nspec: {ports: [{name: p, port: 80}]}");
+    let ingress = |name: usize| {
+        format!(
+            "kind: Ingress\nmetadata: {{name: i{name}}}\nspec: {{rules: [{{host: h{name}.test, http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: s{name}, port: {{number: 80}}}}}}}}]}}}}]}}"
+        )
+    };
+    for name in 0..200 {
+        world.apply(&ingress(name));
+    }
+    let service = "kind: Service\nmetadata: {name: s7}\nspec: {ports: [{port: 80}]}";
+    let update = world.compiler.apply(objects(service));
+    // The Service and the one host that names it.
+    assert_eq!(update.resources.len(), 2);
+    assert_eq!(update.reports.len(), 1);
+    let update = world.compiler.apply(objects(service));
+    assert!(update.resources.is_empty(), "nothing changed");
+}
