@@ -13,10 +13,16 @@ use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::INFO)
+        .with_writer(std::io::stderr)
+        .init();
     let mut arguments = std::env::args().skip(1);
     let dir: PathBuf = arguments.next().context("usage: serve DIR [PORT]")?.into();
-    let port = arguments.next().map_or(Ok(6443), |port| port.parse()).context("PORT must be a number")?;
+    let port = arguments
+        .next()
+        .map_or(Ok(6443), |port| port.parse())
+        .context("PORT must be a number")?;
     std::fs::create_dir_all(&dir)?;
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
     let advertise = listener.local_addr()?;

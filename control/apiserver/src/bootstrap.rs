@@ -28,7 +28,9 @@ pub(crate) async fn ensure(server: &Server) -> Result<(), Failure> {
     wanted.push((service(server), &[]));
     wanted.push((slice(server), &["endpoints", "ports"]));
     wanted.push((endpoints(server), &["subsets"]));
-    let writes = wanted.into_iter().map(|(object, kept)| ensure_object(server, object, kept));
+    let writes = wanted
+        .into_iter()
+        .map(|(object, kept)| ensure_object(server, object, kept));
     futures::future::try_join_all(writes).await?;
     Ok(())
 }
@@ -97,20 +99,30 @@ fn endpoints(server: &Server) -> Value {
 
 async fn ensure_object(server: &Server, mut object: Value, kept: Kept<'_>) -> Result<(), Failure> {
     let registry = server.live.registry();
-    let (group, version) = match object["apiVersion"].as_str().unwrap_or_default().split_once('/') {
+    let (group, version) = match object["apiVersion"]
+        .as_str()
+        .unwrap_or_default()
+        .split_once('/')
+    {
         Some((group, version)) => (group.to_owned(), version.to_owned()),
         None => (String::new(), "v1".to_owned()),
     };
     let kind_name = object["kind"].as_str().unwrap_or_default();
     let kind = registry
         .by_kind(&group, &version, kind_name)
-        .ok_or_else(|| Failure::internal(format!("the bootstrap object's kind {kind_name} is not served")))?;
+        .ok_or_else(|| {
+            Failure::internal(format!(
+                "the bootstrap object's kind {kind_name} is not served"
+            ))
+        })?;
     let key = objects::key(kind, meta(&object, "namespace"), meta(&object, "name"));
     let Some(entry) = server.store.find(&key) else {
         kind.default(&mut object);
         metadata::begin(kind, &mut object, Timestamp::now());
         // Taken meanwhile: somebody else made it, which is as good.
-        let _ = server.write(&key, Expect::Absent, Some(encode(&object))).await?;
+        let _ = server
+            .write(&key, Expect::Absent, Some(encode(&object)))
+            .await?;
         return Ok(());
     };
     let mut stored = decode(&entry)?;
@@ -122,7 +134,13 @@ async fn ensure_object(server: &Server, mut object: Value, kept: Kept<'_>) -> Re
         }
     }
     if changed {
-        let _ = server.write(&key, Expect::Unchanged(entry.modified), Some(encode(&stored))).await?;
+        let _ = server
+            .write(
+                &key,
+                Expect::Unchanged(entry.modified),
+                Some(encode(&stored)),
+            )
+            .await?;
     }
     Ok(())
 }

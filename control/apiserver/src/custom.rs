@@ -26,7 +26,10 @@ pub(crate) fn is_definition(kind: &Kind) -> bool {
 pub(crate) fn complete(live: &Live, definition: &mut Value, now: Timestamp) {
     let name = meta(definition, "name").to_owned();
     let all = live.custom_definitions();
-    let others: Vec<&Value> = all.iter().filter(|other| meta(other, "name") != name).collect();
+    let others: Vec<&Value> = all
+        .iter()
+        .filter(|other| meta(other, "name") != name)
+        .collect();
     let status = crd::names_status(definition, &others, &live.registry(), now);
     if let Some(fields) = definition.as_object_mut() {
         fields.insert("status".into(), status);
@@ -35,10 +38,15 @@ pub(crate) fn complete(live: &Live, definition: &mut Value, now: Timestamp) {
 
 /// Holds a definition whose deletion begins until its objects are gone.
 pub(crate) fn hold(definition: &mut Value) {
-    if finalizers(definition).iter().any(|finalizer| finalizer == CLEANUP) {
+    if finalizers(definition)
+        .iter()
+        .any(|finalizer| finalizer == CLEANUP)
+    {
         return;
     }
-    let list = metadata_mut(definition).entry("finalizers").or_insert_with(|| json!([]));
+    let list = metadata_mut(definition)
+        .entry("finalizers")
+        .or_insert_with(|| json!([]));
     if let Some(list) = list.as_array_mut() {
         list.push(CLEANUP.into());
     }
@@ -49,7 +57,9 @@ pub(crate) async fn clean_up(server: Arc<Server>) {
     let prefix = prefix_of(GROUP, PLURAL, "");
     loop {
         let snapshot = server.store.range(&prefix);
-        let Ok(mut watch) = server.store.watch(&prefix, snapshot.revision) else { return };
+        let Ok(mut watch) = server.store.watch(&prefix, snapshot.revision) else {
+            return;
+        };
         for entry in snapshot.entries {
             finish(&server, &entry.key).await;
         }
@@ -71,14 +81,20 @@ async fn follow(server: &Server, watch: &mut Watch) {
 
 /// Ends one definition if that is due. A failure is tried again at its next change or the next start.
 async fn finish(server: &Server, key: &str) {
-    let Some(entry) = server.store.find(key) else { return };
-    let Ok(mut definition) = decode(&entry) else { return };
+    let Some(entry) = server.store.find(key) else {
+        return;
+    };
+    let Ok(mut definition) = decode(&entry) else {
+        return;
+    };
     let mut finalizers = finalizers(&definition);
     if !is_terminating(&definition) || !finalizers.iter().any(|finalizer| finalizer == CLEANUP) {
         return;
     }
     let group = definition["spec"]["group"].as_str().unwrap_or_default();
-    let plural = definition["spec"]["names"]["plural"].as_str().unwrap_or_default();
+    let plural = definition["spec"]["names"]["plural"]
+        .as_str()
+        .unwrap_or_default();
     for object in server.store.range(&prefix_of(group, plural, "")).entries {
         if let Err(failure) = remove(server, &object.key).await {
             tracing::warn!(key = %object.key, %failure, "an object of a deleted definition stays");
@@ -93,7 +109,10 @@ async fn finish(server: &Server, key: &str) {
         Some(encode(&definition))
     };
     // Changed meanwhile: that change brings us back here.
-    if let Err(failure) = server.write(key, Expect::Unchanged(entry.modified), value).await {
+    if let Err(failure) = server
+        .write(key, Expect::Unchanged(entry.modified), value)
+        .await
+    {
         tracing::warn!(key, %failure, "a deleted definition stays");
     }
 }
@@ -101,7 +120,11 @@ async fn finish(server: &Server, key: &str) {
 /// Removes an object with whatever finalizers it has: nobody can serve its kind any more.
 async fn remove(server: &Server, key: &str) -> Result<(), meshgate_schema::Failure> {
     while let Some(entry) = server.store.find(key) {
-        if server.write(key, Expect::Unchanged(entry.modified), None).await?.is_ok() {
+        if server
+            .write(key, Expect::Unchanged(entry.modified), None)
+            .await?
+            .is_ok()
+        {
             break;
         }
     }

@@ -58,7 +58,12 @@ pub(crate) fn is_long_running(verb: Verb, subresource: &str) -> bool {
 }
 
 /// Answers the call; the body is read only by who needs it, after authorization.
-pub(crate) async fn answer<B>(call: Arc<Call>, verb: Verb, headers: &HeaderMap, body: B) -> Result<Reply, Failure>
+pub(crate) async fn answer<B>(
+    call: Arc<Call>,
+    verb: Verb,
+    headers: &HeaderMap,
+    body: B,
+) -> Result<Reply, Failure>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
@@ -69,7 +74,11 @@ where
     if verb.has_body() && !patching {
         media::body_media(headers)?;
     }
-    let body = if verb.has_body() { crate::http::body::read(body).await? } else { Bytes::new() };
+    let body = if verb.has_body() {
+        crate::http::body::read(body).await?
+    } else {
+        Bytes::new()
+    };
     if call.path.subresource.is_empty() {
         main(call, verb, headers, &body).await
     } else {
@@ -88,14 +97,26 @@ fn check_verb(call: &Call, verb: Verb) -> Result<(), Failure> {
     let fits = match verb {
         Verb::Get | Verb::Update | Verb::Patch | Verb::Delete => named,
         // New objects are posted to their collection, in a namespace if they have one; subresources to their object.
-        Verb::Create => named != call.path.subresource.is_empty() && (!call.kind.namespaced() || !call.path.namespace.is_empty()),
+        Verb::Create => {
+            named != call.path.subresource.is_empty()
+                && (!call.kind.namespaced() || !call.path.namespace.is_empty())
+        }
         Verb::List | Verb::DeleteCollection => !named,
         Verb::Watch => true,
     };
-    if fits && verbs.contains(&verb.word()) { Ok(()) } else { Err(Failure::method_not_allowed()) }
+    if fits && verbs.contains(&verb.word()) {
+        Ok(())
+    } else {
+        Err(Failure::method_not_allowed())
+    }
 }
 
-async fn main(call: Arc<Call>, verb: Verb, headers: &HeaderMap, body: &[u8]) -> Result<Reply, Failure> {
+async fn main(
+    call: Arc<Call>,
+    verb: Verb,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Reply, Failure> {
     match verb {
         Verb::Get => read::get(&call),
         Verb::List => Ok(Reply::List(read::list::list(&call)?)),
@@ -104,7 +125,9 @@ async fn main(call: Arc<Call>, verb: Verb, headers: &HeaderMap, body: &[u8]) -> 
             let media = media::body_media(headers)?;
             match Review::of(call.kind.group(), call.kind.plural()) {
                 Some(kind) => review::create(&call, kind, body, media),
-                None if call.kind.kind() == "Binding" => binding::create_unnamed(&call, body, media).await,
+                None if call.kind.kind() == "Binding" => {
+                    binding::create_unnamed(&call, body, media).await
+                }
                 None if call.kind.is_virtual() => Err(Failure::method_not_allowed()),
                 None => create::create(&call, body, media).await,
             }
@@ -112,26 +135,46 @@ async fn main(call: Arc<Call>, verb: Verb, headers: &HeaderMap, body: &[u8]) -> 
         Verb::Update => change::update(&call, body, media::body_media(headers)?, Part::Main).await,
         Verb::Patch => change::patch(&call, body, content_type(headers), Part::Main).await,
         Verb::Delete => delete::delete(&call, &delete_options(&call, headers, body)?).await,
-        Verb::DeleteCollection => collection::delete(&call, &delete_options(&call, headers, body)?).await,
+        Verb::DeleteCollection => {
+            collection::delete(&call, &delete_options(&call, headers, body)?).await
+        }
     }
 }
 
 fn delete_options(call: &Call, headers: &HeaderMap, body: &[u8]) -> Result<DeleteOptions, Failure> {
-    DeleteOptions::parse(&call.query, body, media::body_media(headers)?, &call.registry)
+    DeleteOptions::parse(
+        &call.query,
+        body,
+        media::body_media(headers)?,
+        &call.registry,
+    )
 }
 
-async fn subresource(call: &Call, verb: Verb, headers: &HeaderMap, body: &[u8]) -> Result<Reply, Failure> {
+async fn subresource(
+    call: &Call,
+    verb: Verb,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Reply, Failure> {
     match (call.path.subresource.as_str(), verb) {
         ("status", Verb::Get) => read::get(call),
-        ("status", Verb::Update) => change::update(call, body, media::body_media(headers)?, Part::Status).await,
-        ("status", Verb::Patch) => change::patch(call, body, content_type(headers), Part::Status).await,
+        ("status", Verb::Update) => {
+            change::update(call, body, media::body_media(headers)?, Part::Status).await
+        }
+        ("status", Verb::Patch) => {
+            change::patch(call, body, content_type(headers), Part::Status).await
+        }
         ("scale", Verb::Get) => scale::get(call),
         ("scale", Verb::Update) => scale::update(call, body, media::body_media(headers)?).await,
         ("scale", Verb::Patch) => scale::patch(call, body, content_type(headers)).await,
         ("binding", Verb::Create) => binding::create(call, body, media::body_media(headers)?).await,
-        ("eviction", Verb::Create) => eviction::create(call, body, media::body_media(headers)?).await,
+        ("eviction", Verb::Create) => {
+            eviction::create(call, body, media::body_media(headers)?).await
+        }
         ("token", Verb::Create) => token::create(call, body, media::body_media(headers)?),
-        ("finalize", Verb::Update) => finalize::update(call, body, media::body_media(headers)?).await,
+        ("finalize", Verb::Update) => {
+            finalize::update(call, body, media::body_media(headers)?).await
+        }
         ("log", Verb::Get) => log::get(call).await,
         _ => Err(Failure::method_not_allowed()),
     }

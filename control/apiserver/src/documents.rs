@@ -1,6 +1,8 @@
 //! Everything that is not an object: health, discovery, OpenAPI, version, metrics, keys of tokens.
 
-use http::header::{ACCEPT, CACHE_CONTROL, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, LOCATION, VARY};
+use http::header::{
+    ACCEPT, CACHE_CONTROL, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH, LOCATION, VARY,
+};
 use http::{HeaderMap, Method, Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use meshgate_schema::{AggregatedVersion, DiscoveryScope, Failure, Registry};
@@ -37,10 +39,19 @@ pub(crate) fn answer(
     }
     let registry = server.live.registry();
     let format = match media::negotiate(headers, query.find("pretty"), true) {
-        Ok(format) => Format { shape: media::Shape::Whole, ..format },
+        Ok(format) => Format {
+            shape: media::Shape::Whole,
+            ..format
+        },
         Err(_) => Format::JSON,
     };
-    let page = Page { server, registry: &registry, headers, query, format };
+    let page = Page {
+        server,
+        registry: &registry,
+        headers,
+        query,
+        format,
+    };
     if *method != Method::GET && *method != Method::HEAD {
         return page.failure(&Failure::method_not_allowed());
     }
@@ -58,7 +69,10 @@ struct Page<'a> {
 
 impl Page<'_> {
     fn answer(&self, path: &str) -> Response<Body> {
-        let trimmed = path.strip_suffix('/').filter(|rest| !rest.is_empty()).unwrap_or(path);
+        let trimmed = path
+            .strip_suffix('/')
+            .filter(|rest| !rest.is_empty())
+            .unwrap_or(path);
         let parts: Vec<&str> = trimmed.split('/').skip(1).collect();
         match parts.as_slice() {
             [""] => self.value(&self.paths()),
@@ -66,13 +80,19 @@ impl Page<'_> {
             ["metrics"] => self.metrics(),
             ["api"] => self.discovery(DiscoveryScope::Core),
             ["apis"] => self.discovery(DiscoveryScope::Groups),
-            ["api", version] => self.or_missing(self.registry.resource_list("", version), "", version),
+            ["api", version] => {
+                self.or_missing(self.registry.resource_list("", version), "", version)
+            }
             ["apis", group] => self.or_missing(self.registry.group_document(group), group, ""),
-            ["apis", group, version] => self.or_missing(self.registry.resource_list(group, version), group, version),
+            ["apis", group, version] => {
+                self.or_missing(self.registry.resource_list(group, version), group, version)
+            }
             ["openapi", "v2"] => self.openapi_v2(),
             ["openapi", "v3"] => self.value(&self.registry.openapi_v3_index()),
             ["openapi", "v3", rest @ ..] => self.openapi_v3(&rest.join("/")),
-            [".well-known", "openid-configuration"] => self.value(&self.server.live.auth.openid_configuration()),
+            [".well-known", "openid-configuration"] => {
+                self.value(&self.server.live.auth.openid_configuration())
+            }
             ["openid", "v1", "jwks"] => {
                 let keys = answer::json(&self.server.live.auth.jwks(), false);
                 answer::bytes(200, "application/jwk-set+json", keys)
@@ -100,17 +120,28 @@ impl Page<'_> {
     fn discovery(&self, scope: DiscoveryScope) -> Response<Body> {
         if media::discovery(self.headers) == Discovery::Legacy {
             return varying(match scope {
-                DiscoveryScope::Core => self.value(&self.registry.api_versions(&self.server.advertise.to_string())),
+                DiscoveryScope::Core => self.value(
+                    &self
+                        .registry
+                        .api_versions(&self.server.advertise.to_string()),
+                ),
                 DiscoveryScope::Groups => self.value(&self.registry.group_list()),
             });
         }
         let aggregated = self.registry.aggregated(scope, AggregatedVersion::V2);
         let tag = format!("\"{}\"", aggregated.etag);
-        let known = self.headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+        let known = self
+            .headers
+            .get(IF_NONE_MATCH)
+            .is_some_and(|known| known.as_bytes() == tag.as_bytes());
         let mut response = if known {
             empty(StatusCode::NOT_MODIFIED)
         } else {
-            answer::bytes(200, AGGREGATED_V2, answer::json(&aggregated.document, false))
+            answer::bytes(
+                200,
+                AGGREGATED_V2,
+                answer::json(&aggregated.document, false),
+            )
         };
         tagged(&mut response, &tag);
         varying(response)
@@ -118,7 +149,11 @@ impl Page<'_> {
 
     fn openapi_v2(&self) -> Response<Body> {
         if media::prefers(self.headers, OPENAPI_V2_PROTOBUF) {
-            return answer::bytes(200, OPENAPI_V2_PROTOBUF_SENT, self.registry.openapi_v2_protobuf());
+            return answer::bytes(
+                200,
+                OPENAPI_V2_PROTOBUF_SENT,
+                self.registry.openapi_v2_protobuf(),
+            );
         }
         let body = self.registry.openapi_v2();
         let tag = format!("\"{:016X}\"", fingerprint(&body));
@@ -140,7 +175,11 @@ impl Page<'_> {
             return response;
         }
         let tag = format!("\"{hash}\"");
-        if self.headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
+        if self
+            .headers
+            .get(IF_NONE_MATCH)
+            .is_some_and(|known| known.as_bytes() == tag.as_bytes())
+        {
             let mut response = empty(StatusCode::NOT_MODIFIED);
             tagged(&mut response, &tag);
             return response;
@@ -150,9 +189,15 @@ impl Page<'_> {
                 let mut response = answer::bytes(200, "application/json", body);
                 tagged(&mut response, &tag);
                 if wanted.is_some() {
-                    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
-                    let end = Timestamp::now().saturating_add(OPENAPI_LIFE).unwrap_or(Timestamp::MAX);
-                    if let Ok(end) = HeaderValue::try_from(end.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()) {
+                    response
+                        .headers_mut()
+                        .insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+                    let end = Timestamp::now()
+                        .saturating_add(OPENAPI_LIFE)
+                        .unwrap_or(Timestamp::MAX);
+                    if let Ok(end) =
+                        HeaderValue::try_from(end.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
+                    {
                         response.headers_mut().insert(EXPIRES, end);
                     }
                 }
@@ -167,13 +212,24 @@ impl Page<'_> {
         let mut objects: Vec<(String, String, usize)> = kinds
             .map(|kind| {
                 let (group, resource) = kind.storage_resource();
-                (group.to_owned(), resource.to_owned(), self.server.store.count(&prefix(kind, "")))
+                (
+                    group.to_owned(),
+                    resource.to_owned(),
+                    self.server.store.count(&prefix(kind, "")),
+                )
             })
             .collect();
         objects.sort();
         objects.dedup();
-        let now = Now { in_flight: self.server.gate.in_flight(), objects };
-        answer::bytes(200, "text/plain; version=0.0.4; charset=utf-8", self.server.metrics.encode(&now))
+        let now = Now {
+            in_flight: self.server.gate.in_flight(),
+            objects,
+        };
+        answer::bytes(
+            200,
+            "text/plain; version=0.0.4; charset=utf-8",
+            self.server.metrics.encode(&now),
+        )
     }
 
     fn paths(&self) -> Value {
@@ -184,7 +240,11 @@ impl Page<'_> {
             "/apis".into(),
             "/apis/".into(),
         ];
-        for kind in self.registry.kinds().filter(|kind| !kind.group().is_empty()) {
+        for kind in self
+            .registry
+            .kinds()
+            .filter(|kind| !kind.group().is_empty())
+        {
             paths.push(format!("/apis/{}", kind.group()));
             paths.push(format!("/apis/{}/{}", kind.group(), kind.version()));
         }
@@ -192,7 +252,15 @@ impl Page<'_> {
         for root in ["/healthz", "/livez", "/readyz"] {
             paths.extend(health.iter().map(|check| format!("{root}{check}")));
         }
-        for path in ["/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/openid/v1/jwks", "/readyz/shutdown", "/version"] {
+        for path in [
+            "/metrics",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/openapi/v3/",
+            "/openid/v1/jwks",
+            "/readyz/shutdown",
+            "/version",
+        ] {
             paths.push(path.into());
         }
         paths.sort();
@@ -233,7 +301,9 @@ fn tagged(response: &mut Response<Body>, tag: &str) {
 }
 
 fn varying(mut response: Response<Body>) -> Response<Body> {
-    response.headers_mut().insert(VARY, HeaderValue::from_name(ACCEPT));
+    response
+        .headers_mut()
+        .insert(VARY, HeaderValue::from_name(ACCEPT));
     response
 }
 
@@ -246,7 +316,9 @@ fn empty(status: StatusCode) -> Response<Body> {
 /// Whether nobody has ever heard of a group version. Kubernetes answers such a path with a plain page, and an
 /// unknown version or resource of a group of its own with a Status.
 pub(crate) fn is_nowhere(registry: &Registry, group: &str, version: &str) -> bool {
-    let own = registry.kinds().any(|kind| kind.group() == group && !kind.is_custom());
+    let own = registry
+        .kinds()
+        .any(|kind| kind.group() == group && !kind.is_custom());
     !own && !registry.has_version(group, version)
 }
 

@@ -24,12 +24,18 @@ pub(crate) async fn expire(server: Arc<Server>) {
             let due = due(&entry);
             if due > now {
                 next = next.min(due);
-            } else if let Err(failure) = server.write(&entry.key, Expect::Unchanged(entry.modified), None).await {
+            } else if let Err(failure) = server
+                .write(&entry.key, Expect::Unchanged(entry.modified), None)
+                .await
+            {
                 // Tried again in the next round; the store says by itself that it takes no writes.
                 tracing::debug!(key = %entry.key, %failure, "an expired event stays");
             }
         }
-        let pause = next.duration_since(now).max(SignedDuration::from_secs(1)).unsigned_abs();
+        let pause = next
+            .duration_since(now)
+            .max(SignedDuration::from_secs(1))
+            .unsigned_abs();
         tokio::select! {
             () = server.shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
@@ -39,15 +45,23 @@ pub(crate) async fn expire(server: Arc<Server>) {
 
 /// When an Event is to go; one that says no time goes now.
 fn due(entry: &Entry) -> Timestamp {
-    let Ok(event) = decode(entry) else { return Timestamp::MIN };
+    let Ok(event) = decode(entry) else {
+        return Timestamp::MIN;
+    };
     let seen = [
         &event["lastTimestamp"],
         &event["eventTime"],
         &event["series"]["lastObservedTime"],
         &event["metadata"]["creationTimestamp"],
     ];
-    let times = seen.into_iter().filter_map(Value::as_str).filter_map(|text| text.parse::<Timestamp>().ok());
-    times.max().and_then(|seen| seen.checked_add(LIFE).ok()).unwrap_or(Timestamp::MIN)
+    let times = seen
+        .into_iter()
+        .filter_map(Value::as_str)
+        .filter_map(|text| text.parse::<Timestamp>().ok());
+    times
+        .max()
+        .and_then(|seen| seen.checked_add(LIFE).ok())
+        .unwrap_or(Timestamp::MIN)
 }
 
 #[cfg(test)]
@@ -57,13 +71,21 @@ mod tests {
     use serde_json::json;
 
     fn check(event: Value, expected: &str) {
-        let entry = Entry { key: "/registry/core/events/a/b".into(), value: encode(&event), created: 1, modified: 1 };
+        let entry = Entry {
+            key: "/registry/core/events/a/b".into(),
+            value: encode(&event),
+            created: 1,
+            modified: 1,
+        };
         assert_eq!(due(&entry).to_string(), expected, "{event}");
     }
 
     #[test]
     fn an_event_counts_from_when_it_was_last_seen() {
-        check(json!({"metadata": {"creationTimestamp": "2024-01-01T00:00:00Z"}}), "2024-01-01T01:00:00Z");
+        check(
+            json!({"metadata": {"creationTimestamp": "2024-01-01T00:00:00Z"}}),
+            "2024-01-01T01:00:00Z",
+        );
         check(
             json!({"metadata": {"creationTimestamp": "2024-01-01T00:00:00Z"}, "lastTimestamp": "2024-01-01T02:00:00Z", "eventTime": null}),
             "2024-01-01T03:00:00Z",

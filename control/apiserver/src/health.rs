@@ -17,12 +17,28 @@ struct Check {
 }
 
 const CHECKS: [Check; 4] = [
-    Check { name: "ping", passes: |_| true, ready_only: false },
+    Check {
+        name: "ping",
+        passes: |_| true,
+        ready_only: false,
+    },
     // Named after Kubernetes' store, as monitoring asks for it by that name.
-    Check { name: "etcd", passes: |server| server.store.health() == Health::Writable, ready_only: false },
+    Check {
+        name: "etcd",
+        passes: |server| server.store.health() == Health::Writable,
+        ready_only: false,
+    },
     // The state behind requests follows the store inside each commit: it is never behind.
-    Check { name: "informer-sync", passes: |_| true, ready_only: true },
-    Check { name: "shutdown", passes: |server| !server.shutdown.is_cancelled(), ready_only: true },
+    Check {
+        name: "informer-sync",
+        passes: |_| true,
+        ready_only: true,
+    },
+    Check {
+        name: "shutdown",
+        passes: |server| !server.shutdown.is_cancelled(),
+        ready_only: true,
+    },
 ];
 
 /// The answer of a health path; `None` if it is none.
@@ -34,7 +50,9 @@ pub(crate) fn answer(server: &Server, path: &str, query: &Query) -> Option<Respo
     if !matches!(endpoint, "livez" | "readyz" | "healthz") {
         return None;
     }
-    let checks = CHECKS.iter().filter(|check| endpoint == "readyz" || !check.ready_only);
+    let checks = CHECKS
+        .iter()
+        .filter(|check| endpoint == "readyz" || !check.ready_only);
     match check {
         None => Some(all(server, endpoint, checks, query)),
         Some(name) => match checks.into_iter().find(|check| check.name == name) {

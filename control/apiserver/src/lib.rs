@@ -127,17 +127,30 @@ impl Running {
 
 /// Starts a server; when this returns it takes requests, until `shutdown`.
 pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Running, StartError> {
-    let Options { store, pki, listeners, advertise, service_cidr } = options;
+    let Options {
+        store,
+        pki,
+        listeners,
+        advertise,
+        service_cidr,
+    } = options;
     let auth = Auth::new(&AuthOptions {
         sa_key_pem: read(&pki.sa_key)?,
         client_ca_pem: pki.ca_pem().to_owned(),
     })?;
     let verifier = auth.tls_verifier();
     let (node_certificate, node_key) = pki.kubelet_client.read()?;
-    let outbound = Outbound::new(pki.ca_pem().as_bytes(), node_certificate.as_bytes(), node_key.as_bytes())?;
+    let outbound = Outbound::new(
+        pki.ca_pem().as_bytes(),
+        node_certificate.as_bytes(),
+        node_key.as_bytes(),
+    )?;
     let credential = CurrentCredential::new(serving(&pki.api_server)?);
     let tls = listen::tls(verifier, credential.clone()).map_err(TlsError::from)?;
-    let live = Arc::new(Live::new(auth, Addresses::new(service_cidr.0, service_cidr.1)));
+    let live = Arc::new(Live::new(
+        auth,
+        Addresses::new(service_cidr.0, service_cidr.1),
+    ));
     if !live.follow(&store) {
         return Err(StartError::StoreTaken);
     }
@@ -151,7 +164,9 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
         service_network: service_cidr,
         shutdown: shutdown.clone(),
     });
-    bootstrap::ensure(&server).await.map_err(StartError::Bootstrap)?;
+    bootstrap::ensure(&server)
+        .await
+        .map_err(StartError::Bootstrap)?;
     // Nobody has seen anything older, and a watch from before the start has to list again anyway.
     server.store.compact(server.store.revision());
     let mut adopted = Vec::new();
@@ -165,13 +180,20 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
     tasks.spawn(listen::serve(Arc::clone(&server), adopted, tls));
     tasks.spawn(custom::clean_up(Arc::clone(&server)));
     tasks.spawn(events::expire(server));
-    tasks.spawn(refresh_certificate(pki.api_server.clone(), credential, shutdown));
+    tasks.spawn(refresh_certificate(
+        pki.api_server.clone(),
+        credential,
+        shutdown,
+    ));
     tasks.close();
     Ok(Running { tasks, addresses })
 }
 
 fn read(path: &std::path::Path) -> Result<String, StartError> {
-    std::fs::read_to_string(path).map_err(|source| StartError::ReadKey { path: path.to_owned(), source })
+    std::fs::read_to_string(path).map_err(|source| StartError::ReadKey {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn serving(files: &KeyFiles) -> Result<Credential, StartError> {
@@ -180,7 +202,11 @@ fn serving(files: &KeyFiles) -> Result<Credential, StartError> {
 }
 
 /// Takes up a renewed serving certificate; connections that are open keep theirs.
-async fn refresh_certificate(files: KeyFiles, credential: CurrentCredential, shutdown: CancellationToken) {
+async fn refresh_certificate(
+    files: KeyFiles,
+    credential: CurrentCredential,
+    shutdown: CancellationToken,
+) {
     let mut interval = tokio::time::interval(CERTIFICATE_INTERVAL);
     loop {
         tokio::select! {
@@ -189,7 +215,9 @@ async fn refresh_certificate(files: KeyFiles, credential: CurrentCredential, shu
         }
         match serving(&files) {
             Ok(renewed) => credential.replace(renewed),
-            Err(error) => tracing::warn!(%error, "the serving certificate on disk cannot be used; the one before stays"),
+            Err(error) => {
+                tracing::warn!(%error, "the serving certificate on disk cannot be used; the one before stays")
+            }
         }
     }
 }

@@ -30,13 +30,16 @@ impl Gate {
     /// A place among the requests under way, held until it is dropped.
     pub(crate) fn enter(&self, writes: bool) -> Result<OwnedSemaphorePermit, Failure> {
         let places = if writes { &self.writes } else { &self.reads };
-        Arc::clone(places)
-            .try_acquire_owned()
-            .map_err(|_| Failure::too_many_requests("too many requests, please try again later", RETRY_AFTER_S))
+        Arc::clone(places).try_acquire_owned().map_err(|_| {
+            Failure::too_many_requests("too many requests, please try again later", RETRY_AFTER_S)
+        })
     }
 
     /// Requests under way: reading and writing.
     pub(crate) fn in_flight(&self) -> (usize, usize) {
-        (READS_MAX - self.reads.available_permits(), WRITES_MAX - self.writes.available_permits())
+        (
+            READS_MAX - self.reads.available_permits(),
+            WRITES_MAX - self.writes.available_permits(),
+        )
     }
 }

@@ -54,13 +54,25 @@ pub(crate) async fn serve(server: Arc<Server>, listeners: Vec<TcpListener>, tls:
     let tasks = TaskTracker::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     for listener in listeners {
-        let accepting = accept(Arc::clone(&server), listener, tls.clone(), Arc::clone(&places), tasks.clone());
+        let accepting = accept(
+            Arc::clone(&server),
+            listener,
+            tls.clone(),
+            Arc::clone(&places),
+            tasks.clone(),
+        );
         tasks.spawn(accepting);
     }
     server.shutdown.cancelled().await;
     tasks.close();
-    if tokio::time::timeout(DRAIN_TIMEOUT, tasks.wait()).await.is_err() {
-        tracing::warn!(connections = tasks.len(), "some requests did not end in time and are cut");
+    if tokio::time::timeout(DRAIN_TIMEOUT, tasks.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            connections = tasks.len(),
+            "some requests did not end in time and are cut"
+        );
     }
 }
 
@@ -72,7 +84,9 @@ async fn accept(
     tasks: TaskTracker,
 ) {
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
         let accepted = tokio::select! {
             () = server.shutdown.cancelled() => return,
             accepted = listener.accept() => accepted,
@@ -103,15 +117,29 @@ async fn connection(
     // Watch events are small and wanted at once.
     stream.set_nodelay(true)?;
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long");
-    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await.map_err(late)??;
-    let peer: Peer = Arc::new(stream.get_ref().1.peer_certificates().unwrap_or_default().iter().map(|certificate| certificate.clone().into_owned()).collect());
+    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream))
+        .await
+        .map_err(late)??;
+    let peer: Peer = Arc::new(
+        stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .unwrap_or_default()
+            .iter()
+            .map(|certificate| certificate.clone().into_owned())
+            .collect(),
+    );
     let shutdown = server.shutdown.clone();
     let service = service_fn(move |request| {
         let (server, peer) = (Arc::clone(&server), Arc::clone(&peer));
         async move { Ok::<_, Infallible>(route::handle(server, peer, request).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -119,7 +147,9 @@ async fn connection(
         .max_header_list_size(HEAD_BYTES_MAX)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    let connection = builder
+        .serve_connection(TokioIo::new(stream), service)
+        .into_owned();
     tokio::pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return ended,

@@ -54,7 +54,9 @@ impl Live {
         for entry in store.range(ROOT).entries {
             match decode(&entry) {
                 Ok(object) => self.apply(&entry.key, Some(&object)),
-                Err(failure) => tracing::error!(key = %entry.key, %failure, "a stored object is left out"),
+                Err(failure) => {
+                    tracing::error!(key = %entry.key, %failure, "a stored object is left out")
+                }
             }
         }
         first
@@ -72,7 +74,9 @@ impl Live {
 
     fn event(&self, event: &Event) {
         let key = event.key();
-        let Some(parts) = KeyParts::parse(key) else { return };
+        let Some(parts) = KeyParts::parse(key) else {
+            return;
+        };
         if !matters(&parts) {
             return;
         }
@@ -83,8 +87,15 @@ impl Live {
     }
 
     fn apply(&self, key: &str, object: Option<&Value>) {
-        let Some(parts) = KeyParts::parse(key) else { return };
-        let KeyParts { group, resource, namespace, name } = parts;
+        let Some(parts) = KeyParts::parse(key) else {
+            return;
+        };
+        let KeyParts {
+            group,
+            resource,
+            namespace,
+            name,
+        } = parts;
         self.auth.update(group, resource, namespace, name, object);
         match (group, resource) {
             SERVICES => self.addresses.follow(key, object),
@@ -95,19 +106,30 @@ impl Live {
     }
 
     fn define(&self, name: &str, definition: Option<&Value>) {
-        let mut definitions = self.definitions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut definitions = self
+            .definitions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         match definition {
-            Some(definition) => definitions.custom.insert(name.to_owned(), definition.clone()),
+            Some(definition) => definitions
+                .custom
+                .insert(name.to_owned(), definition.clone()),
             None => definitions.custom.remove(name),
         };
         let custom: Vec<Value> = definitions.custom.values().cloned().collect();
-        self.registry.store(Arc::new(self.builtin.with_custom(&custom)));
+        self.registry
+            .store(Arc::new(self.builtin.with_custom(&custom)));
     }
 
     fn hook(&self, name: &str, configuration: Option<&Value>) {
-        let mut definitions = self.definitions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut definitions = self
+            .definitions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         match configuration {
-            Some(configuration) => definitions.webhooks.insert(name.to_owned(), Webhook::of(configuration)),
+            Some(configuration) => definitions
+                .webhooks
+                .insert(name.to_owned(), Webhook::of(configuration)),
             None => definitions.webhooks.remove(name),
         };
         // Kubernetes calls configurations in the order of their names.
@@ -117,14 +139,20 @@ impl Live {
 
     /// The stored CustomResourceDefinitions.
     pub(crate) fn custom_definitions(&self) -> Vec<Value> {
-        let definitions = self.definitions.lock().unwrap_or_else(PoisonError::into_inner);
+        let definitions = self
+            .definitions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         definitions.custom.values().cloned().collect()
     }
 }
 
 const SERVICES: (&str, &str) = ("", "services");
 const DEFINITIONS: (&str, &str) = ("apiextensions.k8s.io", "customresourcedefinitions");
-const WEBHOOKS: (&str, &str) = ("admissionregistration.k8s.io", "mutatingwebhookconfigurations");
+const WEBHOOKS: (&str, &str) = (
+    "admissionregistration.k8s.io",
+    "mutatingwebhookconfigurations",
+);
 
 fn matters(parts: &KeyParts<'_>) -> bool {
     [SERVICES, DEFINITIONS, WEBHOOKS].contains(&(parts.group, parts.resource))

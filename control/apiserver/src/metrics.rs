@@ -12,9 +12,13 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 /// Upper bounds of request times in seconds: from served-from-memory to the request timeout.
-const REQUEST_BUCKETS_S: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0];
+const REQUEST_BUCKETS_S: [f64; 13] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0,
+];
 /// Upper bounds of store writes in seconds: one fsync, several, a slow disk.
-const WRITE_BUCKETS_S: [f64; 10] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0];
+const WRITE_BUCKETS_S: [f64; 10] = [
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0,
+];
 /// Upper bounds of answers in bytes.
 const SIZE_BUCKETS: [f64; 7] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
@@ -83,18 +87,45 @@ impl Metrics {
             webhooks: Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS_S)),
             registry: Registry::default(),
         };
-        registry.register("apiserver_request", "Finished requests", metrics.requests.clone());
-        registry.register("apiserver_request_duration_seconds", "Time to the head of an answer", metrics.durations.clone());
-        registry.register("apiserver_response_sizes", "Bytes of answers", metrics.sizes.clone());
-        registry.register("apiserver_longrunning_requests", "Watches and log streams under way", metrics.watches.clone());
-        registry.register("apiserver_watch_events", "Events sent to watchers", metrics.watch_events.clone());
-        registry.register("meshgate_store_write_duration_seconds", "Time of a durable write", metrics.writes.clone());
+        registry.register(
+            "apiserver_request",
+            "Finished requests",
+            metrics.requests.clone(),
+        );
+        registry.register(
+            "apiserver_request_duration_seconds",
+            "Time to the head of an answer",
+            metrics.durations.clone(),
+        );
+        registry.register(
+            "apiserver_response_sizes",
+            "Bytes of answers",
+            metrics.sizes.clone(),
+        );
+        registry.register(
+            "apiserver_longrunning_requests",
+            "Watches and log streams under way",
+            metrics.watches.clone(),
+        );
+        registry.register(
+            "apiserver_watch_events",
+            "Events sent to watchers",
+            metrics.watch_events.clone(),
+        );
+        registry.register(
+            "meshgate_store_write_duration_seconds",
+            "Time of a durable write",
+            metrics.writes.clone(),
+        );
         registry.register(
             "apiserver_admission_webhook_admission_duration_seconds",
             "Time of a webhook's answer",
             metrics.webhooks.clone(),
         );
-        Metrics { registry, ..metrics }
+        Metrics {
+            registry,
+            ..metrics
+        }
     }
 
     /// A request was answered.
@@ -115,7 +146,9 @@ impl Metrics {
             };
             self.sizes.get_or_create(&kind).observe(bytes as f64);
         }
-        self.durations.get_or_create(&times).observe(took.as_secs_f64());
+        self.durations
+            .get_or_create(&times)
+            .observe(took.as_secs_f64());
         self.requests.get_or_create(&labels).inc();
     }
 
@@ -128,7 +161,9 @@ impl Metrics {
             name: name.to_owned(),
             rejected: if answered { "false" } else { "true" },
         };
-        self.webhooks.get_or_create(&labels).observe(took.as_secs_f64());
+        self.webhooks
+            .get_or_create(&labels)
+            .observe(took.as_secs_f64());
     }
 
     /// A watch begins; what is returned counts its events and its end.
@@ -150,20 +185,42 @@ impl Metrics {
     pub(crate) fn encode(&self, now: &Now) -> String {
         let mut moment = Registry::default();
         let in_flight = Family::<InFlight, Gauge>::default();
-        for (request_kind, count) in [("readOnly", now.in_flight.0), ("mutating", now.in_flight.1)] {
-            in_flight.get_or_create(&InFlight { request_kind }).set(count as i64);
+        for (request_kind, count) in [("readOnly", now.in_flight.0), ("mutating", now.in_flight.1)]
+        {
+            in_flight
+                .get_or_create(&InFlight { request_kind })
+                .set(count as i64);
         }
-        moment.register("apiserver_current_inflight_requests", "Requests under way", in_flight);
+        moment.register(
+            "apiserver_current_inflight_requests",
+            "Requests under way",
+            in_flight,
+        );
         let objects = Family::<Objects, Gauge>::default();
         for (group, resource, count) in &now.objects {
-            let labels = Objects { group: group.clone(), resource: resource.clone() };
+            let labels = Objects {
+                group: group.clone(),
+                resource: resource.clone(),
+            };
             objects.get_or_create(&labels).set(*count as i64);
         }
-        moment.register("apiserver_resource_objects", "Stored objects", objects.clone());
-        moment.register("apiserver_storage_objects", "Stored objects, under the metric's older name", objects);
+        moment.register(
+            "apiserver_resource_objects",
+            "Stored objects",
+            objects.clone(),
+        );
+        moment.register(
+            "apiserver_storage_objects",
+            "Stored objects, under the metric's older name",
+            objects,
+        );
         let resident = Gauge::<i64, AtomicI64>::default();
         resident.set(resident_bytes().unwrap_or(0));
-        moment.register("process_resident_memory_bytes", "Resident memory of this process", resident);
+        moment.register(
+            "process_resident_memory_bytes",
+            "Resident memory of this process",
+            resident,
+        );
         let mut text = String::new();
         for registry in [&self.registry, &moment] {
             // Writing to a String cannot fail; a text cut short would be noticed by its reader.
@@ -201,7 +258,9 @@ pub(crate) struct Now {
 /// Resident memory as the kernel counts it.
 fn resident_bytes() -> Option<i64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: i64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kib * 1024)
 }
@@ -224,4 +283,3 @@ impl Drop for Watching {
         self.open.dec();
     }
 }
-

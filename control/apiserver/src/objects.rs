@@ -68,7 +68,10 @@ fn head(kind: &str, api_version: &str) -> String {
 }
 
 fn text<'a>(object: &'a Value, field: &str) -> &'a str {
-    object.get(field).and_then(Value::as_str).unwrap_or_default()
+    object
+        .get(field)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// The stored form of an object that is already in its storage version.
@@ -76,8 +79,14 @@ pub(crate) fn encode(object: &Value) -> Bytes {
     let mut out = head(text(object, "kind"), text(object, "apiVersion")).into_bytes();
     out.push(b'"');
     let empty = Map::new();
-    let metadata = object.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
-    for (name, value) in metadata.iter().filter(|(name, _)| *name != "resourceVersion") {
+    let metadata = object
+        .get("metadata")
+        .and_then(Value::as_object)
+        .unwrap_or(&empty);
+    for (name, value) in metadata
+        .iter()
+        .filter(|(name, _)| *name != "resourceVersion")
+    {
         write_field(&mut out, name, value);
     }
     out.push(b'}');
@@ -110,8 +119,12 @@ pub(crate) fn decode(entry: &Entry) -> Result<Value, Failure> {
 /// As [`decode`], under another revision: a deleted object carries that of its deletion.
 pub(crate) fn decode_at(entry: &Entry, revision: Revision) -> Result<Value, Failure> {
     let parsed: Result<Value, _> = serde_json::from_slice(&entry.value);
-    let mut object =
-        parsed.map_err(|error| Failure::internal(format!("the stored object {} is damaged: {error}", entry.key)))?;
+    let mut object = parsed.map_err(|error| {
+        Failure::internal(format!(
+            "the stored object {} is damaged: {error}",
+            entry.key
+        ))
+    })?;
     set_resource_version(&mut object, revision);
     Ok(object)
 }
@@ -145,11 +158,20 @@ impl<'a> JsonWriter<'a> {
     pub(crate) fn new(kind: &'a Kind) -> JsonWriter<'a> {
         let head = head(kind.kind(), &kind.api_version());
         let type_meta = head.find(r#""metadata""#).map_or(0, |at| at - 1);
-        JsonWriter { kind, head, type_meta }
+        JsonWriter {
+            kind,
+            head,
+            type_meta,
+        }
     }
 
     /// A whole object.
-    pub(crate) fn object(&self, entry: &Entry, revision: Revision, out: &mut Vec<u8>) -> Result<(), Failure> {
+    pub(crate) fn object(
+        &self,
+        entry: &Entry,
+        revision: Revision,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Failure> {
         match entry.value.strip_prefix(self.head.as_bytes()) {
             Some(tail) => {
                 out.extend_from_slice(self.head.as_bytes());
@@ -182,7 +204,9 @@ pub(crate) fn metadata_mut(object: &mut Value) -> &mut Map<String, Value> {
         *object = Value::Object(Map::new());
     }
     let fields = object.as_object_mut().expect("made an object above");
-    let metadata = fields.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
+    let metadata = fields
+        .entry("metadata")
+        .or_insert_with(|| Value::Object(Map::new()));
     if !metadata.is_object() {
         *metadata = Value::Object(Map::new());
     }
@@ -215,11 +239,17 @@ mod tests {
 
     fn check(group: &str, plural: &str, stored: Value, whole: &str, item: &str) {
         let registry = Registry::builtin();
-        let kind = registry.resource(group, "v1", plural).expect("a built-in kind");
+        let kind = registry
+            .resource(group, "v1", plural)
+            .expect("a built-in kind");
         let writer = JsonWriter::new(kind);
         let (mut got_whole, mut got_item) = (Vec::new(), Vec::new());
-        writer.object(&entry(&stored), 9, &mut got_whole).expect("stored JSON is readable");
-        writer.item(&entry(&stored), &mut got_item).expect("stored JSON is readable");
+        writer
+            .object(&entry(&stored), 9, &mut got_whole)
+            .expect("stored JSON is readable");
+        writer
+            .item(&entry(&stored), &mut got_item)
+            .expect("stored JSON is readable");
         assert_eq!(String::from_utf8_lossy(&got_whole), whole);
         assert_eq!(String::from_utf8_lossy(&got_item), item);
     }
@@ -237,9 +267,18 @@ mod tests {
 
     #[test]
     fn keys_are_read_back() {
-        let parts = |key| KeyParts::parse(key).map(|parts| (parts.group, parts.resource, parts.namespace, parts.name));
-        assert_eq!(parts("/registry/core/pods/a/b"), Some(("", "pods", "a", "b")));
-        assert_eq!(parts("/registry/core/nodes/n"), Some(("", "nodes", "", "n")));
+        let parts = |key| {
+            KeyParts::parse(key)
+                .map(|parts| (parts.group, parts.resource, parts.namespace, parts.name))
+        };
+        assert_eq!(
+            parts("/registry/core/pods/a/b"),
+            Some(("", "pods", "a", "b"))
+        );
+        assert_eq!(
+            parts("/registry/core/nodes/n"),
+            Some(("", "nodes", "", "n"))
+        );
         assert_eq!(parts("/registry/core/nodes"), None);
         assert_eq!(parts("/elsewhere/core/nodes/n"), None);
     }

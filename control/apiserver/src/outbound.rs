@@ -39,11 +39,17 @@ pub(crate) enum OutboundError {
     #[error("no address to connect to")]
     NoAddress,
     #[error("cannot connect to {address}: {source}")]
-    Connect { address: SocketAddr, source: std::io::Error },
+    Connect {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
     #[error("{address} does not answer")]
     ConnectTimeout { address: SocketAddr },
     #[error("TLS with {address} failed: {source}")]
-    Tls { address: SocketAddr, source: std::io::Error },
+    Tls {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
     #[error("the request failed: {0}")]
     Http(#[from] hyper::Error),
 }
@@ -63,10 +69,17 @@ pub enum TlsError {
 }
 
 impl Outbound {
-    pub(crate) fn new(ca_pem: &[u8], certificate_pem: &[u8], key_pem: &[u8]) -> Result<Outbound, TlsError> {
-        let chain = CertificateDer::pem_slice_iter(certificate_pem).collect::<Result<Vec<_>, _>>()?;
+    pub(crate) fn new(
+        ca_pem: &[u8],
+        certificate_pem: &[u8],
+        key_pem: &[u8],
+    ) -> Result<Outbound, TlsError> {
+        let chain =
+            CertificateDer::pem_slice_iter(certificate_pem).collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_slice(key_pem)?;
-        let nodes = builder()?.with_root_certificates(roots(ca_pem)?).with_client_auth_cert(chain, key)?;
+        let nodes = builder()?
+            .with_root_certificates(roots(ca_pem)?)
+            .with_client_auth_cert(chain, key)?;
         Ok(Outbound {
             cluster: client(ca_pem)?,
             nodes: Arc::new(nodes),
@@ -96,11 +109,13 @@ impl Outbound {
         tls: Arc<rustls::ClientConfig>,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Answer>, OutboundError> {
-        let name = ServerName::try_from(server_name.to_owned()).map_err(|_| OutboundError::Name(server_name.to_owned()))?;
+        let name = ServerName::try_from(server_name.to_owned())
+            .map_err(|_| OutboundError::Name(server_name.to_owned()))?;
         let (stream, address) = connect(addresses).await?;
         let stream = TlsConnector::from(tls).connect(name, stream).await;
         let stream = stream.map_err(|source| OutboundError::Tls { address, source })?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // The connection lives as long as its answer is read.
         let connection = AbortOnDropHandle::new(tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -108,7 +123,10 @@ impl Outbound {
             }
         }));
         let response = sender.send_request(request).await?;
-        Ok(response.map(|body| Answer { body, _connection: connection }))
+        Ok(response.map(|body| Answer {
+            body,
+            _connection: connection,
+        }))
     }
 }
 
@@ -118,7 +136,9 @@ async fn connect(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), Ou
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 // One small request: it should leave at once.
-                stream.set_nodelay(true).map_err(|source| OutboundError::Connect { address, source })?;
+                stream
+                    .set_nodelay(true)
+                    .map_err(|source| OutboundError::Connect { address, source })?;
                 return Ok((stream, address));
             }
             Ok(Err(source)) => last = OutboundError::Connect { address, source },
@@ -128,13 +148,18 @@ async fn connect(addresses: &[SocketAddr]) -> Result<(TcpStream, SocketAddr), Ou
     Err(last)
 }
 
-fn builder() -> Result<rustls::ConfigBuilder<rustls::ClientConfig, rustls::WantsVerifier>, rustls::Error> {
+fn builder()
+-> Result<rustls::ConfigBuilder<rustls::ClientConfig, rustls::WantsVerifier>, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()
 }
 
 fn client(ca_pem: &[u8]) -> Result<Arc<rustls::ClientConfig>, TlsError> {
-    Ok(Arc::new(builder()?.with_root_certificates(roots(ca_pem)?).with_no_client_auth()))
+    Ok(Arc::new(
+        builder()?
+            .with_root_certificates(roots(ca_pem)?)
+            .with_no_client_auth(),
+    ))
 }
 
 fn roots(ca_pem: &[u8]) -> Result<RootCertStore, TlsError> {
@@ -142,7 +167,11 @@ fn roots(ca_pem: &[u8]) -> Result<RootCertStore, TlsError> {
     for certificate in CertificateDer::pem_slice_iter(ca_pem) {
         roots.add(certificate?)?;
     }
-    if roots.is_empty() { Err(TlsError::Empty) } else { Ok(roots) }
+    if roots.is_empty() {
+        Err(TlsError::Empty)
+    } else {
+        Ok(roots)
+    }
 }
 
 /// The body of an answer, with the connection that it comes over.

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, VARY};
+use http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, VARY,
+};
 use http::{HeaderMap, Method, Request, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
@@ -36,7 +38,11 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 pub(crate) type Peer = Arc<Vec<CertificateDer<'static>>>;
 
 /// Answers one request. Never fails and never panics: what goes wrong is an answer.
-pub(crate) async fn handle<B>(server: Arc<Server>, peer: Peer, request: Request<B>) -> Response<Body>
+pub(crate) async fn handle<B>(
+    server: Arc<Server>,
+    peer: Peer,
+    request: Request<B>,
+) -> Response<Body>
 where
     B: http_body::Body<Data = Bytes> + Unpin + Send,
     B::Error: std::fmt::Display,
@@ -49,20 +55,36 @@ where
     let outcome = std::panic::AssertUnwindSafe(work).catch_unwind().await;
     let mut response = match outcome {
         Ok(Ok(response)) => response,
-        Ok(Err(failure)) => failed(&server, &parts.headers, subject.query.find("pretty"), &failure),
+        Ok(Err(failure)) => failed(
+            &server,
+            &parts.headers,
+            subject.query.find("pretty"),
+            &failure,
+        ),
         Err(_) => {
             tracing::error!(method = %parts.method, path = parts.uri.path(), "a request made the server panic");
-            failed(&server, &parts.headers, None, &Failure::internal("the request could not be processed"))
+            failed(
+                &server,
+                &parts.headers,
+                None,
+                &Failure::internal("the request could not be processed"),
+            )
         }
     };
     if !subject.long_running {
         response = compressed(response, &parts.headers).await;
     }
     let headers = response.headers_mut();
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-cache, private"));
     headers.insert(AUDIT_ID, audit_id(&parts.headers));
     let bytes = response.body().size_hint().exact();
-    server.metrics.answered(subject.labels(response.status().as_u16()), started.elapsed(), bytes);
+    server.metrics.answered(
+        subject.labels(response.status().as_u16()),
+        started.elapsed(),
+        bytes,
+    );
     response
 }
 
@@ -89,7 +111,14 @@ impl Subject {
             (Ok(Target::Resource(path)), Some(verb)) => is_long_running(verb, &path.subresource),
             _ => false,
         };
-        Subject { target, query, verb, method: method.clone(), long_running, known: false }
+        Subject {
+            target,
+            query,
+            verb,
+            method: method.clone(),
+            long_running,
+            known: false,
+        }
     }
 
     fn labels(&self, code: u16) -> RequestLabels {
@@ -105,7 +134,11 @@ impl Subject {
         };
         RequestLabels {
             verb: self.verb_label(),
-            dry_run: if self.query.find("dryRun").is_some() { "All" } else { "" },
+            dry_run: if self.query.find("dryRun").is_some() {
+                "All"
+            } else {
+                ""
+            },
             group: path.group,
             version: path.version,
             resource: path.resource,
@@ -164,10 +197,19 @@ where
     match target {
         Target::Document(path) => {
             let verb = parts.method.as_str().to_lowercase();
-            let attributes = Attributes::NonResource { verb: &verb, path: &path };
+            let attributes = Attributes::NonResource {
+                verb: &verb,
+                path: &path,
+            };
             let allowed = server.live.auth.authorize(&user, &attributes);
             allowed.map_err(|denied| refusal(&denied, None))?;
-            Ok(documents::answer(server, &parts.method, &path, &parts.headers, &subject.query))
+            Ok(documents::answer(
+                server,
+                &parts.method,
+                &path,
+                &parts.headers,
+                &subject.query,
+            ))
         }
         Target::Resource(path) => {
             let verb = subject.verb.ok_or_else(Failure::method_not_allowed)?;
@@ -177,22 +219,40 @@ where
             if documents::is_nowhere(&registry, &path.group, &path.version) {
                 return Ok(answer::no_such_page());
             }
-            let call = call(server, registry, user, path, subject.query.clone(), verb, &parts.headers)?;
+            let call = call(
+                server,
+                registry,
+                user,
+                path,
+                subject.query.clone(),
+                verb,
+                &parts.headers,
+            )?;
             subject.known = true;
             let call = Arc::new(call);
             let work = dispatch::answer(Arc::clone(&call), verb, &parts.headers, body);
             let reply = if subject.long_running {
                 work.await?
             } else {
-                let late = || Failure::timeout("Timeout: request did not complete within the allotted timeout");
-                tokio::time::timeout(REQUEST_TIMEOUT, work).await.map_err(|_| late())??
+                let late = || {
+                    Failure::timeout(
+                        "Timeout: request did not complete within the allotted timeout",
+                    )
+                };
+                tokio::time::timeout(REQUEST_TIMEOUT, work)
+                    .await
+                    .map_err(|_| late())??
             };
             rendered(&call, reply)
         }
     }
 }
 
-fn authenticate(server: &Server, peer: &Peer, parts: &http::request::Parts) -> Result<User, Failure> {
+fn authenticate(
+    server: &Server,
+    peer: &Peer,
+    parts: &http::request::Parts,
+) -> Result<User, Failure> {
     let request = auth::Request {
         path: parts.uri.path(),
         headers: &parts.headers,
@@ -202,21 +262,41 @@ fn authenticate(server: &Server, peer: &Peer, parts: &http::request::Parts) -> R
     user.map_err(|denied| refusal(&denied, None))
 }
 
-fn place(server: &Server, verb: Verb, long_running: bool) -> Result<Option<OwnedSemaphorePermit>, Failure> {
-    if long_running { Ok(None) } else { server.gate.enter(verb.writes()).map(Some) }
+fn place(
+    server: &Server,
+    verb: Verb,
+    long_running: bool,
+) -> Result<Option<OwnedSemaphorePermit>, Failure> {
+    if long_running {
+        Ok(None)
+    } else {
+        server.gate.enter(verb.writes()).map(Some)
+    }
 }
 
-fn authorize(server: &Server, user: &User, path: &ResourcePath, query: &Query, verb: Verb) -> Result<(), Failure> {
+fn authorize(
+    server: &Server,
+    user: &User,
+    path: &ResourcePath,
+    query: &Query,
+    verb: Verb,
+) -> Result<(), Failure> {
     // Who selects one object by its name asks for no more than that object.
     let by_name = match query.find("fieldSelector") {
-        Some(selector) if path.name.is_empty() => {
-            FieldSelector::parse(selector).ok().and_then(|selector| selector.exact("metadata.name").map(str::to_owned))
-        }
+        Some(selector) if path.name.is_empty() => FieldSelector::parse(selector)
+            .ok()
+            .and_then(|selector| selector.exact("metadata.name").map(str::to_owned)),
         _ => None,
     };
-    let narrowed = by_name.map(|name| ResourcePath { name, ..path.clone() });
+    let narrowed = by_name.map(|name| ResourcePath {
+        name,
+        ..path.clone()
+    });
     let path = narrowed.as_ref().unwrap_or(path);
-    let allowed = server.live.auth.authorize(user, &attributes(path, verb.word()));
+    let allowed = server
+        .live
+        .auth
+        .authorize(user, &attributes(path, verb.word()));
     allowed.map_err(|denied| refusal(&denied, Some(path)))
 }
 
@@ -230,34 +310,53 @@ fn call(
     verb: Verb,
     headers: &HeaderMap,
 ) -> Result<Call, Failure> {
-    let kind = registry.resource(&path.group, &path.version, &path.resource).cloned();
-    let kind = kind.filter(|_| !path.too_deep).ok_or_else(Failure::no_such_resource)?;
-    let names_itself = path.resource == "namespaces" && path.group.is_empty() && path.namespace == path.name;
+    let kind = registry
+        .resource(&path.group, &path.version, &path.resource)
+        .cloned();
+    let kind = kind
+        .filter(|_| !path.too_deep)
+        .ok_or_else(Failure::no_such_resource)?;
+    let names_itself =
+        path.resource == "namespaces" && path.group.is_empty() && path.namespace == path.name;
     let misplaced = if kind.namespaced() {
         // Objects are found in their namespace only.
         !path.name.is_empty() && path.namespace.is_empty()
     } else {
         !path.namespace.is_empty() && !names_itself
     };
-    let unknown_part = !path.subresource.is_empty() && kind.subresource(&path.subresource).is_none();
+    let unknown_part =
+        !path.subresource.is_empty() && kind.subresource(&path.subresource).is_none();
     if misplaced || unknown_part {
         return Err(Failure::no_such_resource());
     }
     let streams = is_long_running(verb, &path.subresource);
-    let format = match media::negotiate(headers, query.find("pretty"), !kind.is_custom() && !streams) {
-        Ok(format) if verb == Verb::Watch => watch::format(format),
-        Ok(format) => format,
-        // A log is plain text, whatever the client says it takes.
-        Err(_) if streams && verb == Verb::Get => Format::JSON,
-        Err(failure) => return Err(failure),
-    };
-    Ok(Call { server: Arc::clone(server), registry, kind, user, path, query, format })
+    let format =
+        match media::negotiate(headers, query.find("pretty"), !kind.is_custom() && !streams) {
+            Ok(format) if verb == Verb::Watch => watch::format(format),
+            Ok(format) => format,
+            // A log is plain text, whatever the client says it takes.
+            Err(_) if streams && verb == Verb::Get => Format::JSON,
+            Err(failure) => return Err(failure),
+        };
+    Ok(Call {
+        server: Arc::clone(server),
+        registry,
+        kind,
+        user,
+        path,
+        query,
+        format,
+    })
 }
 
 fn rendered(call: &Call, reply: Reply) -> Result<Response<Body>, Failure> {
     match reply {
         Reply::Stored(entry) => view::stored(call, &entry),
-        Reply::Object { code, object, warnings } => {
+        Reply::Object {
+            code,
+            object,
+            warnings,
+        } => {
             let mut response = view::object(call, code, &object)?;
             answer::warn(&mut response, &warnings);
             Ok(response)
@@ -267,7 +366,12 @@ fn rendered(call: &Call, reply: Reply) -> Result<Response<Body>, Failure> {
     }
 }
 
-fn failed(server: &Server, headers: &HeaderMap, pretty: Option<&str>, failure: &Failure) -> Response<Body> {
+fn failed(
+    server: &Server,
+    headers: &HeaderMap,
+    pretty: Option<&str>,
+    failure: &Failure,
+) -> Response<Body> {
     let format = media::negotiate(headers, pretty, true).unwrap_or(Format::JSON);
     answer::failure(format, &server.live.registry(), failure)
 }
@@ -283,18 +387,32 @@ fn audit_id(headers: &HeaderMap) -> HeaderValue {
 async fn compressed(response: Response<Body>, headers: &HeaderMap) -> Response<Body> {
     let takes_gzip = headers.get_all(ACCEPT_ENCODING).iter().any(|value| {
         let codings = value.to_str().unwrap_or_default().split(',');
-        codings.map(str::trim).any(|coding| coding == "gzip" || (coding.starts_with("gzip;") && !coding.ends_with("q=0")))
+        codings.map(str::trim).any(|coding| {
+            coding == "gzip" || (coding.starts_with("gzip;") && !coding.ends_with("q=0"))
+        })
     });
-    let large = response.body().size_hint().exact().is_some_and(|bytes| bytes >= GZIP_BYTES_MIN as u64);
+    let large = response
+        .body()
+        .size_hint()
+        .exact()
+        .is_some_and(|bytes| bytes >= GZIP_BYTES_MIN as u64);
     if !takes_gzip || !large || response.headers().contains_key(CONTENT_ENCODING) {
         return response;
     }
     let (mut parts, body) = response.into_parts();
-    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = body
+        .collect()
+        .await
+        .map(|body| body.to_bytes())
+        .unwrap_or_default();
     match gzip(&body) {
         Ok(packed) => {
-            parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            parts.headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+            parts
+                .headers
+                .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            parts
+                .headers
+                .insert(VARY, HeaderValue::from_static("Accept-Encoding"));
             debug_assert!(parts.headers.contains_key(CONTENT_TYPE));
             Response::from_parts(parts, whole(packed))
         }
@@ -307,7 +425,10 @@ async fn compressed(response: Response<Body>, headers: &HeaderMap) -> Response<B
 
 fn gzip(body: &[u8]) -> std::io::Result<Vec<u8>> {
     use std::io::Write as _;
-    let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(body.len() / 4), flate2::Compression::fast());
+    let mut encoder = flate2::write::GzEncoder::new(
+        Vec::with_capacity(body.len() / 4),
+        flate2::Compression::fast(),
+    );
     encoder.write_all(body)?;
     encoder.finish()
 }

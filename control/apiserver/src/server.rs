@@ -78,17 +78,31 @@ pub(crate) struct List {
 
 impl Reply {
     pub(crate) fn ok(object: Value) -> Reply {
-        Reply::Object { code: 200, object, warnings: Vec::new() }
+        Reply::Object {
+            code: 200,
+            object,
+            warnings: Vec::new(),
+        }
     }
 
     pub(crate) fn created(object: Value) -> Reply {
-        Reply::Object { code: 201, object, warnings: Vec::new() }
+        Reply::Object {
+            code: 201,
+            object,
+            warnings: Vec::new(),
+        }
     }
 }
 
 impl Server {
     /// A stored object in its storage version.
-    pub(crate) fn find(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Value> {
+    pub(crate) fn find(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Option<Value> {
         let key = objects::prefix_of(group, resource, namespace) + name;
         let entry = self.store.find(&key)?;
         decode(&entry).ok()
@@ -96,8 +110,14 @@ impl Server {
 
     /// All stored objects of a resource, in one namespace or everywhere.
     pub(crate) fn all(&self, group: &str, resource: &str, namespace: &str) -> Vec<Value> {
-        let entries = self.store.range(&objects::prefix_of(group, resource, namespace)).entries;
-        entries.iter().filter_map(|entry| decode(entry).ok()).collect()
+        let entries = self
+            .store
+            .range(&objects::prefix_of(group, resource, namespace))
+            .entries;
+        entries
+            .iter()
+            .filter_map(|entry| decode(entry).ok())
+            .collect()
     }
 
     /// Writes to the store; a conflict is for the caller to judge.
@@ -108,14 +128,20 @@ impl Server {
         value: Option<Bytes>,
     ) -> Result<Result<Revision, Option<Arc<Entry>>>, Failure> {
         let started = std::time::Instant::now();
-        let write = Write { key: key.into(), expect, value };
+        let write = Write {
+            key: key.into(),
+            expect,
+            value,
+        };
         let outcome = self.store.write(write).await;
         self.metrics.store_write(started.elapsed());
         match outcome {
             Ok(revision) => Ok(Ok(revision)),
             Err(WriteError::Conflict { current }) => Ok(Err(current)),
             // 507 Insufficient Storage: reads go on, and the write may be tried again.
-            Err(error @ WriteError::Unavailable(_)) => Err(Failure::new(507, "", error.to_string())),
+            Err(error @ WriteError::Unavailable(_)) => {
+                Err(Failure::new(507, "", error.to_string()))
+            }
             Err(error @ WriteError::Unknown(_)) => Err(Failure::internal(error)),
             Err(error @ WriteError::Closed) => Err(Failure::unavailable(error.to_string())),
         }
@@ -125,7 +151,12 @@ impl Server {
 impl Call {
     /// Group, resource and the name in the path: what most failures are about.
     pub(crate) fn conflict(&self, problem: &str) -> Failure {
-        Failure::conflict(self.kind.group(), self.kind.plural(), &self.path.name, problem)
+        Failure::conflict(
+            self.kind.group(),
+            self.kind.plural(),
+            &self.path.name,
+            problem,
+        )
     }
 
     pub(crate) fn not_found(&self) -> Failure {
@@ -139,7 +170,11 @@ impl Call {
 
     /// The namespace of the objects; empty for cluster scope (a Namespace's path names itself).
     pub(crate) fn namespace(&self) -> &str {
-        if self.kind.namespaced() { &self.path.namespace } else { "" }
+        if self.kind.namespaced() {
+            &self.path.namespace
+        } else {
+            ""
+        }
     }
 
     /// A refusal by authorization or admission as an answer about this call's object.
@@ -166,7 +201,11 @@ pub(crate) fn refusal(denied: &Denied, path: Option<&ResourcePath>) -> Failure {
     if denied.code() == 403 {
         let mut details = serde_json::Map::new();
         if let Some(path) = path {
-            for (field, text) in [("name", &path.name), ("group", &path.group), ("kind", &path.resource)] {
+            for (field, text) in [
+                ("name", &path.name),
+                ("group", &path.group),
+                ("kind", &path.resource),
+            ] {
                 if !text.is_empty() {
                     details.insert(field.to_owned(), text.as_str().into());
                 }

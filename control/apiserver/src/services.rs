@@ -93,7 +93,11 @@ impl Addresses {
     /// Completes a Service's `clusterIP(s)` and `nodePort`s; `old` is what is stored, if it is.
     ///
     /// The reservation must live until the write has been stored or given up.
-    pub(crate) fn assign(&self, service: &mut Value, old: Option<&Value>) -> Result<Reservation, Vec<FieldError>> {
+    pub(crate) fn assign(
+        &self,
+        service: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Reservation, Vec<FieldError>> {
         let mut reservation = Reservation {
             state: Arc::clone(&self.state),
             addresses: Vec::new(),
@@ -108,7 +112,11 @@ impl Addresses {
         self.assign_address(&mut state, &mut reservation, service, old, &mut errors);
         assign_ports(&mut state, &mut reservation, service, old, &mut errors);
         drop(state);
-        if errors.is_empty() { Ok(reservation) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(reservation)
+        } else {
+            Err(errors)
+        }
     }
 
     fn assign_address(
@@ -146,7 +154,11 @@ impl Addresses {
                     wanted
                 }
                 Err(problem) => {
-                    errors.push(FieldError::invalid("spec.clusterIPs", json!([wanted]), problem));
+                    errors.push(FieldError::invalid(
+                        "spec.clusterIPs",
+                        json!([wanted]),
+                        problem,
+                    ));
                     return;
                 }
             },
@@ -155,7 +167,9 @@ impl Addresses {
     }
 
     fn claim(&self, state: &State, text: &str) -> Result<Ipv4Addr, String> {
-        let address: Ipv4Addr = text.parse().map_err(|_| "must be a valid IPv4 address, or \"None\"".to_owned())?;
+        let address: Ipv4Addr = text
+            .parse()
+            .map_err(|_| "must be a valid IPv4 address, or \"None\"".to_owned())?;
         let number = u32::from(address);
         if number < self.first || number > self.last {
             return Err(format!(
@@ -165,7 +179,9 @@ impl Addresses {
             ));
         }
         if state.addresses.contains(&address) || state.pending_addresses.contains(&address) {
-            return Err(format!("failed to allocate IP {address}: provided IP is already allocated"));
+            return Err(format!(
+                "failed to allocate IP {address}: provided IP is already allocated"
+            ));
         }
         Ok(address)
     }
@@ -180,10 +196,20 @@ impl Addresses {
         let free = |address: &Ipv4Addr| {
             !state.addresses.contains(address) && !state.pending_addresses.contains(address)
         };
-        let low = self.first + ((self.last - self.first) / 16).clamp(1, 256).min(self.last - self.first);
+        let low = self.first
+            + ((self.last - self.first) / 16)
+                .clamp(1, 256)
+                .min(self.last - self.first);
         let mut rng = rand::rng();
-        let picked = (0..PICKS_MAX).map(|_| Ipv4Addr::from(rng.random_range(low..=self.last))).find(free);
-        picked.or_else(|| (low..=self.last).chain(self.first..low).map(Ipv4Addr::from).find(free))
+        let picked = (0..PICKS_MAX)
+            .map(|_| Ipv4Addr::from(rng.random_range(low..=self.last)))
+            .find(free);
+        picked.or_else(|| {
+            (low..=self.last)
+                .chain(self.first..low)
+                .map(Ipv4Addr::from)
+                .find(free)
+        })
     }
 }
 
@@ -199,38 +225,68 @@ fn assign_ports(
     old: Option<&Value>,
     errors: &mut Vec<FieldError>,
 ) {
-    let exposed = matches!(service["spec"]["type"].as_str(), Some("NodePort" | "LoadBalancer"));
+    let exposed = matches!(
+        service["spec"]["type"].as_str(),
+        Some("NodePort" | "LoadBalancer")
+    );
     let before: Vec<u16> = old.map(node_ports).unwrap_or_default();
-    let old_ports = old.and_then(|old| old["spec"]["ports"].as_array()).cloned().unwrap_or_default();
-    let Some(ports) = service.get_mut("spec").and_then(|spec| spec.get_mut("ports")).and_then(Value::as_array_mut)
+    let old_ports = old
+        .and_then(|old| old["spec"]["ports"].as_array())
+        .cloned()
+        .unwrap_or_default();
+    let Some(ports) = service
+        .get_mut("spec")
+        .and_then(|spec| spec.get_mut("ports"))
+        .and_then(Value::as_array_mut)
     else {
         return;
     };
     for (at, port) in ports.iter_mut().enumerate() {
-        let Some(port) = port.as_object_mut() else { continue };
+        let Some(port) = port.as_object_mut() else {
+            continue;
+        };
         if !exposed {
             port.remove("nodePort");
             continue;
         }
         let field = format!("spec.ports[{at}].nodePort");
-        match port.get("nodePort").and_then(Value::as_u64).unwrap_or_default() {
+        match port
+            .get("nodePort")
+            .and_then(Value::as_u64)
+            .unwrap_or_default()
+        {
             0 => {
                 // The same port of the stored Service keeps its number.
                 let same = old_ports.iter().find(|old| {
                     old["port"] == port["port"] && old.get("protocol") == port.get("protocol")
                 });
-                let kept = same.and_then(|old| old["nodePort"].as_u64()).filter(|number| *number > 0);
-                let Some(number) = kept.or_else(|| pick_port(state, reservation).map(u64::from)) else {
-                    errors.push(FieldError::invalid(field, 0, "failed to allocate a nodePort: range is full"));
+                let kept = same
+                    .and_then(|old| old["nodePort"].as_u64())
+                    .filter(|number| *number > 0);
+                let Some(number) = kept.or_else(|| pick_port(state, reservation).map(u64::from))
+                else {
+                    errors.push(FieldError::invalid(
+                        field,
+                        0,
+                        "failed to allocate a nodePort: range is full",
+                    ));
                     continue;
                 };
                 port.insert("nodePort".into(), number.into());
             }
             number => match u16::try_from(number) {
                 Ok(number) if before.contains(&number) => {}
-                Ok(number) if !NODE_PORTS.contains(&number) => errors.push(out_of_range(field, number.into())),
-                Ok(number) if state.ports.contains(&number) || state.pending_ports.contains(&number) => {
-                    errors.push(FieldError::invalid(field, number, "provided port is already allocated"));
+                Ok(number) if !NODE_PORTS.contains(&number) => {
+                    errors.push(out_of_range(field, number.into()))
+                }
+                Ok(number)
+                    if state.ports.contains(&number) || state.pending_ports.contains(&number) =>
+                {
+                    errors.push(FieldError::invalid(
+                        field,
+                        number,
+                        "provided port is already allocated",
+                    ));
                 }
                 Ok(number) => {
                     state.pending_ports.insert(number);
@@ -254,7 +310,9 @@ fn out_of_range(field: String, number: u64) -> FieldError {
 fn pick_port(state: &mut State, reservation: &mut Reservation) -> Option<u16> {
     let free = |port: &u16| !state.ports.contains(port) && !state.pending_ports.contains(port);
     let mut rng = rand::rng();
-    let picked = (0..PICKS_MAX).map(|_| rng.random_range(NODE_PORTS)).find(free);
+    let picked = (0..PICKS_MAX)
+        .map(|_| rng.random_range(NODE_PORTS))
+        .find(free);
     let port = picked.or_else(|| NODE_PORTS.into_iter().find(free))?;
     state.pending_ports.insert(port);
     reservation.ports.push(port);
@@ -278,7 +336,10 @@ fn release(service: &mut Value) {
 fn wanted_address(service: &Value) -> String {
     let spec = &service["spec"];
     let single = spec["clusterIP"].as_str().filter(|text| !text.is_empty());
-    single.or_else(|| spec["clusterIPs"][0].as_str()).unwrap_or_default().to_owned()
+    single
+        .or_else(|| spec["clusterIPs"][0].as_str())
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn write_address(service: &mut Value, address: &str) {
@@ -289,7 +350,8 @@ fn write_address(service: &mut Value, address: &str) {
     spec.insert("clusterIPs".into(), json!([address]));
     // Headless without a selector may name families of its own; everything else is IPv4 here.
     spec.entry("ipFamilies").or_insert_with(|| json!(["IPv4"]));
-    spec.entry("ipFamilyPolicy").or_insert_with(|| json!("SingleStack"));
+    spec.entry("ipFamilyPolicy")
+        .or_insert_with(|| json!("SingleStack"));
 }
 
 fn cluster_ips(service: &Value) -> Vec<Ipv4Addr> {
@@ -299,7 +361,10 @@ fn cluster_ips(service: &Value) -> Vec<Ipv4Addr> {
 fn node_ports(service: &Value) -> Vec<u16> {
     let ports = service["spec"]["ports"].as_array().into_iter().flatten();
     let numbers = ports.filter_map(|port| port["nodePort"].as_u64());
-    numbers.filter_map(|number| u16::try_from(number).ok()).filter(|number| *number > 0).collect()
+    numbers
+        .filter_map(|number| u16::try_from(number).ok())
+        .filter(|number| *number > 0)
+        .collect()
 }
 
 #[cfg(test)]
@@ -310,7 +375,12 @@ mod tests {
         json!({"spec": spec})
     }
 
-    fn check(addresses: &Addresses, spec: Value, old: Option<&Value>, expected: Result<Value, &str>) {
+    fn check(
+        addresses: &Addresses,
+        spec: Value,
+        old: Option<&Value>,
+        expected: Result<Value, &str>,
+    ) {
         let mut got = service(spec);
         let outcome = addresses.assign(&mut got, old);
         match (outcome, expected) {
@@ -328,16 +398,33 @@ mod tests {
     fn addresses_are_taken_and_given_back() {
         let addresses = Addresses::new(Ipv4Addr::new(10, 96, 0, 0), 30);
         let fixed = json!({"clusterIP": "10.96.0.1"});
-        check(&addresses, fixed.clone(), None, Ok(json!({"clusterIPs": ["10.96.0.1"], "ipFamilies": ["IPv4"]})));
+        check(
+            &addresses,
+            fixed.clone(),
+            None,
+            Ok(json!({"clusterIPs": ["10.96.0.1"], "ipFamilies": ["IPv4"]})),
+        );
         addresses.follow("a", Some(&service(fixed.clone())));
         check(
             &addresses,
             fixed.clone(),
             None,
-            Err("spec.clusterIPs: Invalid value: [\"10.96.0.1\"]: failed to allocate IP 10.96.0.1: provided IP is already allocated"),
+            Err(
+                "spec.clusterIPs: Invalid value: [\"10.96.0.1\"]: failed to allocate IP 10.96.0.1: provided IP is already allocated",
+            ),
         );
-        check(&addresses, fixed.clone(), Some(&service(fixed.clone())), Ok(json!({"clusterIP": "10.96.0.1"})));
-        check(&addresses, json!({}), None, Ok(json!({"clusterIP": "10.96.0.2"})));
+        check(
+            &addresses,
+            fixed.clone(),
+            Some(&service(fixed.clone())),
+            Ok(json!({"clusterIP": "10.96.0.1"})),
+        );
+        check(
+            &addresses,
+            json!({}),
+            None,
+            Ok(json!({"clusterIP": "10.96.0.2"})),
+        );
         addresses.follow("b", Some(&service(json!({"clusterIP": "10.96.0.2"}))));
         check(
             &addresses,
@@ -346,13 +433,25 @@ mod tests {
             Err("spec.clusterIPs: Invalid value: []: failed to allocate IP: the range is full"),
         );
         addresses.follow("a", None);
-        check(&addresses, json!({}), None, Ok(json!({"clusterIP": "10.96.0.1"})));
-        check(&addresses, json!({"clusterIP": "None"}), None, Ok(json!({"clusterIPs": ["None"]})));
+        check(
+            &addresses,
+            json!({}),
+            None,
+            Ok(json!({"clusterIP": "10.96.0.1"})),
+        );
+        check(
+            &addresses,
+            json!({"clusterIP": "None"}),
+            None,
+            Ok(json!({"clusterIPs": ["None"]})),
+        );
         check(
             &addresses,
             json!({"clusterIP": "192.0.2.1"}),
             None,
-            Err("spec.clusterIPs: Invalid value: [\"192.0.2.1\"]: failed to allocate IP 192.0.2.1: the provided IP is not in the valid range. The range of valid IPs is 10.96.0.0/30"),
+            Err(
+                "spec.clusterIPs: Invalid value: [\"192.0.2.1\"]: failed to allocate IP 192.0.2.1: the provided IP is not in the valid range. The range of valid IPs is 10.96.0.0/30",
+            ),
         );
     }
 
@@ -360,7 +459,12 @@ mod tests {
     fn node_ports_only_where_they_are_exposed() {
         let addresses = Addresses::new(Ipv4Addr::new(10, 96, 0, 0), 16);
         let fixed = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}]});
-        check(&addresses, fixed.clone(), None, Ok(json!({"ports": [{"port": 80, "nodePort": 30080}]})));
+        check(
+            &addresses,
+            fixed.clone(),
+            None,
+            Ok(json!({"ports": [{"port": 80, "nodePort": 30080}]})),
+        );
         addresses.follow("a", Some(&service(fixed.clone())));
         check(
             &addresses,
@@ -385,7 +489,9 @@ mod tests {
             &addresses,
             json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]}),
             None,
-            Err("spec.ports[0].nodePort: Invalid value: 80: provided port is not in the valid range. The range of valid ports is 30000-32767"),
+            Err(
+                "spec.ports[0].nodePort: Invalid value: 80: provided port is not in the valid range. The range of valid ports is 30000-32767",
+            ),
         );
     }
 

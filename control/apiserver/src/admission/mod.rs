@@ -46,7 +46,11 @@ pub(crate) async fn mutate(
     if operation == Operation::Create {
         namespace::check(call, object)?;
     }
-    if main && call.kind.group().is_empty() && call.kind.plural() == "pods" && operation == Operation::Create {
+    if main
+        && call.kind.group().is_empty()
+        && call.kind.plural() == "pods"
+        && operation == Operation::Create
+    {
         service_account::admit(call, object)?;
         pod::default_tolerations(object);
         pod::priority(call, object)?;

@@ -21,8 +21,14 @@ pub(super) fn check(call: &Call, object: &Value) -> Result<(), Failure> {
     if !is_terminating(&namespace) {
         return Ok(());
     }
-    let problem = format!("unable to create new content in namespace {name} because it is being terminated");
-    let mut failure = Failure::forbidden(call.kind.group(), call.kind.plural(), meta(object, "name"), &problem);
+    let problem =
+        format!("unable to create new content in namespace {name} because it is being terminated");
+    let mut failure = Failure::forbidden(
+        call.kind.group(),
+        call.kind.plural(),
+        meta(object, "name"),
+        &problem,
+    );
     if let Some(details) = &mut failure.details {
         details["causes"] = json!([{
             "reason": "NamespaceTerminating",
@@ -37,7 +43,9 @@ pub(super) fn check(call: &Call, object: &Value) -> Result<(), Failure> {
 pub(super) fn complete(namespace: &mut Value) {
     let name = meta(namespace, "name").to_owned();
     if !name.is_empty() {
-        let labels = metadata_mut(namespace).entry("labels").or_insert_with(|| json!({}));
+        let labels = metadata_mut(namespace)
+            .entry("labels")
+            .or_insert_with(|| json!({}));
         if let Some(labels) = labels.as_object_mut() {
             labels.insert(NAME_LABEL.into(), name.into());
         }

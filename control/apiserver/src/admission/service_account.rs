@@ -21,10 +21,21 @@ pub(super) fn admit(call: &Call, pod: &mut Value) -> Result<(), Failure> {
         return Ok(());
     }
     let name = meta(pod, "name").to_owned();
-    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
-    let given = spec.get("serviceAccountName").or_else(|| spec.get("serviceAccount")).and_then(Value::as_str);
-    let account_name = given.filter(|name| !name.is_empty()).unwrap_or("default").to_owned();
-    let Some(account) = call.server.find("", "serviceaccounts", &call.path.namespace, &account_name) else {
+    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else {
+        return Ok(());
+    };
+    let given = spec
+        .get("serviceAccountName")
+        .or_else(|| spec.get("serviceAccount"))
+        .and_then(Value::as_str);
+    let account_name = given
+        .filter(|name| !name.is_empty())
+        .unwrap_or("default")
+        .to_owned();
+    let Some(account) =
+        call.server
+            .find("", "serviceaccounts", &call.path.namespace, &account_name)
+    else {
         let problem = format!(
             "error looking up service account {}/{account_name}: serviceaccount \"{account_name}\" not found",
             call.path.namespace
@@ -33,8 +44,13 @@ pub(super) fn admit(call: &Call, pod: &mut Value) -> Result<(), Failure> {
     };
     spec.insert("serviceAccountName".into(), account_name.clone().into());
     spec.insert("serviceAccount".into(), account_name.into());
-    if spec.get("imagePullSecrets").and_then(Value::as_array).is_none_or(Vec::is_empty)
-        && let Some(secrets) = account.get("imagePullSecrets").filter(|secrets| secrets.as_array().is_some_and(|list| !list.is_empty()))
+    if spec
+        .get("imagePullSecrets")
+        .and_then(Value::as_array)
+        .is_none_or(Vec::is_empty)
+        && let Some(secrets) = account
+            .get("imagePullSecrets")
+            .filter(|secrets| secrets.as_array().is_some_and(|list| !list.is_empty()))
     {
         spec.insert("imagePullSecrets".into(), secrets.clone());
     }
@@ -53,16 +69,26 @@ fn mount_token(pod: &mut Value) {
     let spec = &pod["spec"];
     let existing = spec["volumes"].as_array().into_iter().flatten();
     let existing = existing.filter_map(|volume| volume["name"].as_str());
-    let existing = existing.filter(|name| name.starts_with(VOLUME_PREFIX)).map(str::to_owned).next();
+    let existing = existing
+        .filter(|name| name.starts_with(VOLUME_PREFIX))
+        .map(str::to_owned)
+        .next();
     let volume = existing.clone().unwrap_or_else(volume_name);
     let mut mounted = false;
     for list in ["initContainers", "containers"] {
-        for container in pod["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+        for container in pod["spec"]
+            .get_mut(list)
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
             mounted |= mount(container, &volume);
         }
     }
     if mounted && existing.is_none() {
-        let Some(spec) = pod["spec"].as_object_mut() else { return };
+        let Some(spec) = pod["spec"].as_object_mut() else {
+            return;
+        };
         let volumes = spec.entry("volumes").or_insert_with(|| json!([]));
         if let Some(volumes) = volumes.as_array_mut() {
             volumes.push(token_volume(&volume));
@@ -72,10 +98,17 @@ fn mount_token(pod: &mut Value) {
 
 /// Mounts the token unless the container has something of its own there.
 fn mount(container: &mut Value, volume: &str) -> bool {
-    let Some(container) = container.as_object_mut() else { return false };
+    let Some(container) = container.as_object_mut() else {
+        return false;
+    };
     let mounts = container.entry("volumeMounts").or_insert_with(|| json!([]));
-    let Some(mounts) = mounts.as_array_mut() else { return false };
-    if mounts.iter().any(|mount| mount["mountPath"] == SERVICE_ACCOUNT_DIR) {
+    let Some(mounts) = mounts.as_array_mut() else {
+        return false;
+    };
+    if mounts
+        .iter()
+        .any(|mount| mount["mountPath"] == SERVICE_ACCOUNT_DIR)
+    {
         return false;
     }
     mounts.push(json!({"name": volume, "readOnly": true, "mountPath": SERVICE_ACCOUNT_DIR}));

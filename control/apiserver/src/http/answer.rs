@@ -18,21 +18,37 @@ const NOSNIFF: (HeaderName, HeaderValue) = (
 );
 
 /// An answer with its body's type.
-pub(crate) fn bytes(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
+pub(crate) fn bytes(
+    code: u16,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Body> {
     let mut response = Response::new(whole(body));
-    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    *response.status_mut() =
+        StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
 /// A value in the asked-for encoding.
-pub(crate) fn value(code: u16, format: Format, registry: &Registry, value: &Value) -> Response<Body> {
+pub(crate) fn value(
+    code: u16,
+    format: Format,
+    registry: &Registry,
+    value: &Value,
+) -> Response<Body> {
     let (content_type, body) = encode(format, registry, value);
     bytes(code, content_type, body)
 }
 
 /// A value's bytes; protobuf falls back to JSON for what has no such form.
-pub(crate) fn encode(format: Format, registry: &Registry, value: &Value) -> (&'static str, Vec<u8>) {
+pub(crate) fn encode(
+    format: Format,
+    registry: &Registry,
+    value: &Value,
+) -> (&'static str, Vec<u8>) {
     match format.encoding {
         Media::Protobuf => {
             if let Some(body) = registry.encode_protobuf(value) {
@@ -49,7 +65,8 @@ pub(crate) fn encode(format: Format, registry: &Registry, value: &Value) -> (&'s
 pub(crate) fn json(value: &Value, pretty: bool) -> Vec<u8> {
     let mut body = Vec::with_capacity(512);
     if pretty {
-        serde_json::to_writer_pretty(&mut body, value).expect("a JSON value is always serialisable to memory");
+        serde_json::to_writer_pretty(&mut body, value)
+            .expect("a JSON value is always serialisable to memory");
     } else {
         write_value(&mut body, value);
     }
@@ -59,7 +76,8 @@ pub(crate) fn json(value: &Value, pretty: bool) -> Vec<u8> {
 
 fn yaml(value: &Value) -> Vec<u8> {
     let text = serde_norway::to_string(&sorted(value));
-    text.unwrap_or_else(|error| format!("# not representable as YAML: {error}\n")).into_bytes()
+    text.unwrap_or_else(|error| format!("# not representable as YAML: {error}\n"))
+        .into_bytes()
 }
 
 /// YAML is for people, who look for a field by its name.
@@ -68,7 +86,12 @@ fn sorted(value: &Value) -> Value {
         Value::Object(map) => {
             let mut fields: Vec<_> = map.iter().collect();
             fields.sort_by_key(|(name, _)| *name);
-            Value::Object(fields.into_iter().map(|(name, value)| (name.clone(), sorted(value))).collect())
+            Value::Object(
+                fields
+                    .into_iter()
+                    .map(|(name, value)| (name.clone(), sorted(value)))
+                    .collect(),
+            )
         }
         Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
         other => other.clone(),
@@ -78,9 +101,14 @@ fn sorted(value: &Value) -> Value {
 /// A failure as a `metav1.Status`.
 pub(crate) fn failure(format: Format, registry: &Registry, failure: &Failure) -> Response<Body> {
     let mut response = value(failure.code, format, registry, &failure.to_status());
-    let retry = failure.details.as_ref().and_then(|details| details.get("retryAfterSeconds"));
+    let retry = failure
+        .details
+        .as_ref()
+        .and_then(|details| details.get("retryAfterSeconds"));
     if let Some(seconds) = retry.and_then(Value::as_u64) {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }

@@ -14,10 +14,14 @@ pub(crate) const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 pub(crate) fn whole(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
-pub(crate) fn stream(chunks: impl Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static) -> Body {
+pub(crate) fn stream(
+    chunks: impl Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static,
+) -> Body {
     use futures::TryStreamExt as _;
     StreamBody::new(chunks.map_ok(Frame::data)).boxed_unsync()
 }
@@ -28,14 +32,20 @@ where
     B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
 {
-    let too_large = || Failure::too_large(format!("Request entity too large: limit is {BODY_BYTES_MAX}"));
+    let too_large = || {
+        Failure::too_large(format!(
+            "Request entity too large: limit is {BODY_BYTES_MAX}"
+        ))
+    };
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
         return Err(too_large());
     }
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Failure::bad_request(format!("the request's body broke off: {error}")))?;
+        let frame = frame.map_err(|error| {
+            Failure::bad_request(format!("the request's body broke off: {error}"))
+        })?;
         let Ok(data) = frame.into_data() else {
             continue; // trailers
         };
@@ -52,5 +62,9 @@ where
             more.extend_from_slice(&data);
         }
     }
-    Ok(if more.is_empty() { first } else { more.freeze() })
+    Ok(if more.is_empty() {
+        first
+    } else {
+        more.freeze()
+    })
 }

@@ -70,7 +70,11 @@ impl<'a> Clause<'a> {
             }
             *name != "q"
         });
-        Clause { media, parameters, quality }
+        Clause {
+            media,
+            parameters,
+            quality,
+        }
     }
 
     fn parameter(&self, name: &str) -> Option<&'a str> {
@@ -94,7 +98,9 @@ impl<'a> Clause<'a> {
         let ours = self.parameter("g") == Some("meta.k8s.io");
         match (view, self.parameter("v")) {
             ("Table", Some("v1" | "v1beta1")) if ours => Some(Shape::Table),
-            ("PartialObjectMetadata" | "PartialObjectMetadataList", Some("v1" | "v1beta1")) if ours => {
+            ("PartialObjectMetadata" | "PartialObjectMetadataList", Some("v1" | "v1beta1"))
+                if ours =>
+            {
                 Some(Shape::Metadata)
             }
             _ => None,
@@ -104,7 +110,10 @@ impl<'a> Clause<'a> {
 
 /// The clauses of the Accept header, the client's favourite first.
 fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
-    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let values = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
     let mut clauses: Vec<Clause<'_>> = values
         .flat_map(|value| value.split(','))
         .map(str::trim)
@@ -117,29 +126,47 @@ fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
 }
 
 /// Chooses the format of an answer; `protobuf`: whether the kind has that form.
-pub(crate) fn negotiate(headers: &HeaderMap, pretty: Option<&str>, protobuf: bool) -> Result<Format, Failure> {
+pub(crate) fn negotiate(
+    headers: &HeaderMap,
+    pretty: Option<&str>,
+    protobuf: bool,
+) -> Result<Format, Failure> {
     let pretty = match pretty {
         Some(value) => !matches!(value, "false" | "0"),
         None => is_for_people(headers),
     };
     let clauses = clauses(headers);
     if clauses.is_empty() {
-        return Ok(Format { pretty, ..Format::JSON });
+        return Ok(Format {
+            pretty,
+            ..Format::JSON
+        });
     }
     let chosen = clauses.iter().find_map(|clause| {
         let encoding = clause.encoding(protobuf)?;
         let shape = clause.shape()?;
-        Some(Format { encoding, shape, pretty })
+        Some(Format {
+            encoding,
+            shape,
+            pretty,
+        })
     });
     chosen.ok_or_else(|| {
-        Failure::not_acceptable(format!("406: Not Acceptable\n\nAvailable representations: {AVAILABLE}"))
+        Failure::not_acceptable(format!(
+            "406: Not Acceptable\n\nAvailable representations: {AVAILABLE}"
+        ))
     })
 }
 
 /// Browsers and curl show answers to people.
 fn is_for_people(headers: &HeaderMap) -> bool {
-    let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
-    ["curl", "Wget", "Mozilla/5.0"].iter().any(|start| agent.starts_with(start))
+    let agent = headers
+        .get(USER_AGENT)
+        .and_then(|agent| agent.to_str().ok())
+        .unwrap_or_default();
+    ["curl", "Wget", "Mozilla/5.0"]
+        .iter()
+        .any(|start| agent.starts_with(start))
 }
 
 /// Which discovery document a client asks for.
@@ -155,9 +182,15 @@ pub(crate) enum Discovery {
 pub(crate) fn discovery(headers: &HeaderMap) -> Discovery {
     let choice = clauses(headers).into_iter().find_map(|clause| {
         clause.encoding(false)?;
-        match (clause.parameter("as"), clause.parameter("g"), clause.parameter("v")) {
+        match (
+            clause.parameter("as"),
+            clause.parameter("g"),
+            clause.parameter("v"),
+        ) {
             (None, _, _) => Some(Discovery::Legacy),
-            (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2")) => Some(Discovery::V2),
+            (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2")) => {
+                Some(Discovery::V2)
+            }
             _ => None,
         }
     });
@@ -166,13 +199,18 @@ pub(crate) fn discovery(headers: &HeaderMap) -> Discovery {
 
 /// Whether the client would take this exact media type before JSON.
 pub(crate) fn prefers(headers: &HeaderMap, media: &str) -> bool {
-    let first = clauses(headers).into_iter().find(|clause| clause.media == media || clause.encoding(false).is_some());
+    let first = clauses(headers)
+        .into_iter()
+        .find(|clause| clause.media == media || clause.encoding(false).is_some());
     first.is_some_and(|clause| clause.media == media)
 }
 
 /// The media type of a request's body, without parameters; empty if it has none.
 pub(crate) fn content_type(headers: &HeaderMap) -> &str {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim()
 }
 
@@ -207,14 +245,42 @@ mod tests {
     fn accepts() {
         check("application/json", true, "Json Whole");
         check("text/csv", true, "406");
-        check("text/html,application/json;q=0.9,*/*;q=0.8", true, "Json Whole");
-        check("application/vnd.kubernetes.protobuf,application/json", true, "Protobuf Whole");
-        check("application/vnd.kubernetes.protobuf,application/json", false, "Json Whole");
+        check(
+            "text/html,application/json;q=0.9,*/*;q=0.8",
+            true,
+            "Json Whole",
+        );
+        check(
+            "application/vnd.kubernetes.protobuf,application/json",
+            true,
+            "Protobuf Whole",
+        );
+        check(
+            "application/vnd.kubernetes.protobuf,application/json",
+            false,
+            "Json Whole",
+        );
         check("application/vnd.kubernetes.protobuf", false, "406");
-        check("application/json;q=0.1,application/yaml", true, "Yaml Whole");
-        check("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", true, "Json Table");
-        check("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", true, "Json Whole");
-        check("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", true, "Json Metadata");
+        check(
+            "application/json;q=0.1,application/yaml",
+            true,
+            "Yaml Whole",
+        );
+        check(
+            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+            true,
+            "Json Table",
+        );
+        check(
+            "application/json;as=Table;v=v9;g=meta.k8s.io,application/json",
+            true,
+            "Json Whole",
+        );
+        check(
+            "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+            true,
+            "Json Metadata",
+        );
         check("application/json;q=0", true, "Json Whole");
     }
 }

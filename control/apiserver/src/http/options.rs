@@ -29,7 +29,11 @@ impl WriteOptions {
         let validation = query.find("fieldValidation").unwrap_or_default();
         let known = ["", "Ignore", "Strict", "Warn"];
         if !known.contains(&validation) {
-            errors.push(FieldError::not_supported("fieldValidation", validation, &known));
+            errors.push(FieldError::not_supported(
+                "fieldValidation",
+                validation,
+                &known,
+            ));
         }
         if !errors.is_empty() {
             return Err(Failure::invalid(META, kind, "", &errors));
@@ -44,7 +48,11 @@ impl WriteOptions {
 fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldError>) -> bool {
     let values: Vec<&str> = values.filter(|value| !value.is_empty()).collect();
     if values.iter().any(|value| *value != "All") {
-        errors.push(FieldError::not_supported("dryRun", values.clone(), &["All"]));
+        errors.push(FieldError::not_supported(
+            "dryRun",
+            values.clone(),
+            &["All"],
+        ));
     }
     !values.is_empty()
 }
@@ -54,7 +62,10 @@ fn check_manager(manager: &str) -> Option<FieldError> {
         return Some(FieldError::too_long("fieldManager", MANAGER_CHARACTERS_MAX));
     }
     let (at, bad) = manager.chars().enumerate().find(|(_, c)| c.is_control())?;
-    let detail = format!("invalid character U+{:04X} (at position {at})", u32::from(bad));
+    let detail = format!(
+        "invalid character U+{:04X} (at position {at})",
+        u32::from(bad)
+    );
     Some(FieldError::invalid("fieldManager", manager, detail))
 }
 
@@ -90,17 +101,29 @@ impl DeleteOptions {
         if body.iter().all(u8::is_ascii_whitespace) {
             return DeleteOptions::from_query(query);
         }
-        let decoded = registry.decode_any("", "v1", "DeleteOptions", body, media, FieldValidation::Ignore)?;
+        let decoded = registry.decode_any(
+            "",
+            "v1",
+            "DeleteOptions",
+            body,
+            media,
+            FieldValidation::Ignore,
+        )?;
         DeleteOptions::from_body(&decoded.object)
     }
 
     fn from_query(query: &Query) -> Result<DeleteOptions, Failure> {
         let mut errors = Vec::new();
         let grace = query.find("gracePeriodSeconds").map(|text| {
-            text.parse::<i64>()
-                .map_err(|_| Failure::bad_request(format!("gracePeriodSeconds must be a whole number, not {text:?}")))
+            text.parse::<i64>().map_err(|_| {
+                Failure::bad_request(format!(
+                    "gracePeriodSeconds must be a whole number, not {text:?}"
+                ))
+            })
         });
-        let orphan = query.find("orphanDependents").map(|text| text == "true" || text == "1");
+        let orphan = query
+            .find("orphanDependents")
+            .map(|text| text == "true" || text == "1");
         let options = DeleteOptions {
             dry_run: dry_run(query.all("dryRun"), &mut errors),
             grace_period_s: grace.transpose()?,
@@ -118,12 +141,17 @@ impl DeleteOptions {
         let precondition = |field: &str| text(preconditions.and_then(|values| values.get(field)));
         let dry = body.get("dryRun").and_then(Value::as_array);
         let resource_version = precondition("resourceVersion").map(|version| {
-            version
-                .parse()
-                .map_err(|_| Failure::bad_request(format!("invalid resource version {version:?} in preconditions")))
+            version.parse().map_err(|_| {
+                Failure::bad_request(format!(
+                    "invalid resource version {version:?} in preconditions"
+                ))
+            })
         });
         let options = DeleteOptions {
-            dry_run: dry_run(dry.into_iter().flatten().filter_map(Value::as_str), &mut errors),
+            dry_run: dry_run(
+                dry.into_iter().flatten().filter_map(Value::as_str),
+                &mut errors,
+            ),
             grace_period_s: body.get("gracePeriodSeconds").and_then(Value::as_i64),
             propagation: propagation(
                 body.get("propagationPolicy").and_then(Value::as_str),
@@ -145,7 +173,11 @@ impl DeleteOptions {
     }
 }
 
-fn propagation(policy: Option<&str>, orphan: Option<bool>, errors: &mut Vec<FieldError>) -> Option<Propagation> {
+fn propagation(
+    policy: Option<&str>,
+    orphan: Option<bool>,
+    errors: &mut Vec<FieldError>,
+) -> Option<Propagation> {
     match (policy.filter(|policy| !policy.is_empty()), orphan) {
         (Some(_), Some(_)) => {
             errors.push(FieldError::invalid(
@@ -159,7 +191,11 @@ fn propagation(policy: Option<&str>, orphan: Option<bool>, errors: &mut Vec<Fiel
         (Some("Foreground"), None) => Some(Propagation::Foreground),
         (Some("Orphan"), None) | (None, Some(true)) => Some(Propagation::Orphan),
         (Some(other), None) => {
-            errors.push(FieldError::not_supported("propagationPolicy", other, &["Foreground", "Background", "Orphan"]));
+            errors.push(FieldError::not_supported(
+                "propagationPolicy",
+                other,
+                &["Foreground", "Background", "Orphan"],
+            ));
             None
         }
         (None, None) => None,
@@ -202,24 +238,34 @@ pub(crate) enum VersionMatch {
 impl ListOptions {
     pub(crate) fn parse(query: &Query, watch: bool) -> Result<ListOptions, Failure> {
         let number = |name: &str| -> Result<Option<u64>, Failure> {
-            let bad = |text| Failure::bad_request(format!("{name} must be a whole number, not {text:?}"));
-            query.find(name).map(|text| text.parse().map_err(|_| bad(text))).transpose()
+            let bad =
+                |text| Failure::bad_request(format!("{name} must be a whole number, not {text:?}"));
+            query
+                .find(name)
+                .map(|text| text.parse().map_err(|_| bad(text)))
+                .transpose()
         };
         let version = match query.find("resourceVersion") {
             None => Version::Latest,
             Some("0") => Version::Any,
             Some(text) => Version::At(text.parse().map_err(|_| {
-                Failure::bad_request(format!("Invalid value: {text:?}: resourceVersion must be a whole number"))
+                Failure::bad_request(format!(
+                    "Invalid value: {text:?}: resourceVersion must be a whole number"
+                ))
             })?),
         };
         let mut options = ListOptions {
-            limit: number("limit")?.filter(|limit| *limit > 0).and_then(|limit| usize::try_from(limit).ok()),
+            limit: number("limit")?
+                .filter(|limit| *limit > 0)
+                .and_then(|limit| usize::try_from(limit).ok()),
             continue_token: query.find("continue").map(str::to_owned),
             version,
             version_match: VersionMatch::Unset,
             timeout_s: number("timeoutSeconds")?.filter(|seconds| *seconds > 0),
             bookmarks: query.is_set("allowWatchBookmarks"),
-            initial_events: query.find("sendInitialEvents").map(|_| query.is_set("sendInitialEvents")),
+            initial_events: query
+                .find("sendInitialEvents")
+                .map(|_| query.is_set("sendInitialEvents")),
         };
         options.version_match = options.check_match(query.find("resourceVersionMatch"), watch)?;
         Ok(options)
@@ -228,12 +274,17 @@ impl ListOptions {
     /// The rules of `ValidateListOptions`.
     fn check_match(&self, text: Option<&str>, watch: bool) -> Result<VersionMatch, Failure> {
         let invalid = |error: FieldError| Failure::invalid(META, "ListOptions", "", &[error]);
-        let forbidden = |field: &str, detail: &str| Err(invalid(FieldError::forbidden(field, detail)));
+        let forbidden =
+            |field: &str, detail: &str| Err(invalid(FieldError::forbidden(field, detail)));
         let field = "resourceVersionMatch";
         if watch {
             return match (self.initial_events, text) {
                 (Some(_), Some("NotOlderThan")) => Ok(VersionMatch::NotOlderThan),
-                (Some(_), Some(other)) => Err(invalid(FieldError::not_supported(field, other, &["NotOlderThan"]))),
+                (Some(_), Some(other)) => Err(invalid(FieldError::not_supported(
+                    field,
+                    other,
+                    &["NotOlderThan"],
+                ))),
                 (Some(_), None) => forbidden(
                     field,
                     "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
@@ -246,14 +297,21 @@ impl ListOptions {
             };
         }
         if self.initial_events.is_some() {
-            return forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list");
+            return forbidden(
+                "sendInitialEvents",
+                "sendInitialEvents is forbidden for list",
+            );
         }
         let matching = match text {
             None => return Ok(VersionMatch::Unset),
             Some("Exact") => VersionMatch::Exact,
             Some("NotOlderThan") => VersionMatch::NotOlderThan,
             Some(other) => {
-                return Err(invalid(FieldError::not_supported(field, other, &["Exact", "NotOlderThan"])));
+                return Err(invalid(FieldError::not_supported(
+                    field,
+                    other,
+                    &["Exact", "NotOlderThan"],
+                )));
             }
         };
         match (self.version, matching) {
@@ -265,7 +323,10 @@ impl ListOptions {
                 field,
                 "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
             ),
-            _ if self.continue_token.is_some() => forbidden(field, "resourceVersionMatch is forbidden when continue is provided"),
+            _ if self.continue_token.is_some() => forbidden(
+                field,
+                "resourceVersionMatch is forbidden when continue is provided",
+            ),
             _ => Ok(matching),
         }
     }

@@ -36,8 +36,13 @@ pub(crate) fn parse(path: &str) -> Result<Target, Failure> {
         .skip(1)
         .map(|segment| decode(segment, Plus::Itself))
         .collect();
-    if segments.iter().any(|segment| segment == "." || segment == "..") {
-        return Err(Failure::bad_request("the path must not contain \".\" or \"..\""));
+    if segments
+        .iter()
+        .any(|segment| segment == "." || segment == "..")
+    {
+        return Err(Failure::bad_request(
+            "the path must not contain \".\" or \"..\"",
+        ));
     }
     let parts: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
     let parts = match parts.split_last() {
@@ -60,7 +65,9 @@ fn resource(group: &str, version: &str, rest: &[&str]) -> ResourcePath {
     };
     let (namespace, rest) = match rest {
         // `namespaces/<name>/status` and `/finalize` are subresources of the namespace itself.
-        ["namespaces", namespace, "status" | "finalize", ..] if group.is_empty() => (*namespace, rest),
+        ["namespaces", namespace, "status" | "finalize", ..] if group.is_empty() => {
+            (*namespace, rest)
+        }
         ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (*namespace, rest),
         // The namespace of a Namespace is itself, which is what authorization rules see.
         ["namespaces", namespace] => (*namespace, rest),
@@ -106,17 +113,29 @@ mod tests {
         check("/api/v1/pods", "/v1 ns= pods  ");
         check("/api/v1/namespaces/a/pods/b/log", "/v1 ns=a pods b log");
         check("/api/v1/namespaces/a", "/v1 ns=a namespaces a ");
-        check("/api/v1/namespaces/a/finalize", "/v1 ns=a namespaces a finalize");
-        check("/api/v1/namespaces/a/status/", "/v1 ns=a namespaces a status");
+        check(
+            "/api/v1/namespaces/a/finalize",
+            "/v1 ns=a namespaces a finalize",
+        );
+        check(
+            "/api/v1/namespaces/a/status/",
+            "/v1 ns=a namespaces a status",
+        );
         check("/api/v1/namespaces/", "/v1 ns= namespaces  ");
         check("/api/v1/nodes/n", "/v1 ns= nodes n ");
-        check("/apis/apps/v1/namespaces/a/deployments/d/scale", "apps/v1 ns=a deployments d scale");
+        check(
+            "/apis/apps/v1/namespaces/a/deployments/d/scale",
+            "apps/v1 ns=a deployments d scale",
+        );
         check("/api/v1/watch/namespaces/a/pods", "/v1 ns=a pods   watch");
         check("/apis/apps/v1", "document /apis/apps/v1");
         check("/apis", "document /apis");
         check("/", "document /");
         check("/livez/ping", "document /livez/ping");
         check("/api/v1/namespaces/a/configmaps/%2e%2e", "400");
-        check("/api/v1/namespaces/a/configmaps/a%2Fb", "/v1 ns=a configmaps a/b ");
+        check(
+            "/api/v1/namespaces/a/configmaps/a%2Fb",
+            "/v1 ns=a configmaps a/b ",
+        );
     }
 }

@@ -23,20 +23,30 @@ pub(crate) fn list(call: &Call) -> Result<List, Failure> {
 }
 
 /// The asked-for page of a selection.
-pub(crate) fn select(call: &Call, options: &ListOptions, selection: &Selection) -> Result<List, Failure> {
+pub(crate) fn select(
+    call: &Call,
+    options: &ListOptions,
+    selection: &Selection,
+) -> Result<List, Failure> {
     let store = &call.server.store;
     let expired = |at: Revision| {
-        Failure::expired(format!("The resourceVersion for the provided list is too old: {at} is compacted"))
+        Failure::expired(format!(
+            "The resourceVersion for the provided list is too old: {at} is compacted"
+        ))
     };
     let (revision, mut entries, after) = match (&options.continue_token, exact(options)) {
         (Some(token), _) => {
             let token = Token::parse(token)?;
-            let entries = store.range_at(&selection.prefix, token.revision).ok_or_else(token_expired)?;
+            let entries = store
+                .range_at(&selection.prefix, token.revision)
+                .ok_or_else(token_expired)?;
             (token.revision, entries, Some(token.after))
         }
         (None, Some(at)) => {
             not_ahead(at, store.revision())?;
-            let entries = store.range_at(&selection.prefix, at).ok_or_else(|| expired(at))?;
+            let entries = store
+                .range_at(&selection.prefix, at)
+                .ok_or_else(|| expired(at))?;
             (at, entries, None)
         }
         (None, None) => {
@@ -52,11 +62,18 @@ pub(crate) fn select(call: &Call, options: &ListOptions, selection: &Selection) 
     }
     entries.retain(|entry| selection.matches(&call.kind, entry));
     // Kubernetes serves `resourceVersion=0` from its cache, which knows no pages.
-    let limit = options.limit.filter(|_| options.version != Version::Any || options.continue_token.is_some());
+    let limit = options
+        .limit
+        .filter(|_| options.version != Version::Any || options.continue_token.is_some());
     Ok(page(revision, entries, limit, selection))
 }
 
-fn page(revision: Revision, mut entries: Vec<Arc<Entry>>, limit: Option<usize>, selection: &Selection) -> List {
+fn page(
+    revision: Revision,
+    mut entries: Vec<Arc<Entry>>,
+    limit: Option<usize>,
+    selection: &Selection,
+) -> List {
     let total = entries.len();
     let (mut next, mut remaining) = (String::new(), None);
     if let Some(limit) = limit.filter(|limit| *limit < total) {
@@ -68,7 +85,12 @@ fn page(revision: Revision, mut entries: Vec<Arc<Entry>>, limit: Option<usize>, 
         // With a selector Kubernetes does not know, so clients must not rely on it.
         remaining = selection.is_everything().then_some(total - limit);
     }
-    List { revision, entries, next, remaining }
+    List {
+        revision,
+        entries,
+        next,
+        remaining,
+    }
 }
 
 /// The revision that a list must show exactly, if any.
@@ -85,7 +107,9 @@ pub(crate) fn not_ahead(at: Revision, current: Revision) -> Result<(), Failure> 
     if at <= current {
         return Ok(());
     }
-    let mut failure = Failure::timeout(format!("Too large resource version: {at}, current: {current}"));
+    let mut failure = Failure::timeout(format!(
+        "Too large resource version: {at}, current: {current}"
+    ));
     failure.details = Some(json!({
         "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
         "retryAfterSeconds": 1,

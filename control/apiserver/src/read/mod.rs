@@ -11,6 +11,10 @@ use crate::server::{Call, Reply};
 
 /// GET of one object.
 pub(crate) fn get(call: &Call) -> Result<Reply, Failure> {
-    let entry = call.server.store.find(&call.key(&call.path.name)).ok_or_else(|| call.not_found())?;
+    let entry = call
+        .server
+        .store
+        .find(&call.key(&call.path.name))
+        .ok_or_else(|| call.not_found())?;
     Ok(Reply::Stored(entry))
 }

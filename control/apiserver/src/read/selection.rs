@@ -36,7 +36,9 @@ impl Selection {
     }
 
     fn rules_out(&self, key: &str) -> bool {
-        self.name.as_ref().is_some_and(|name| key.rsplit('/').next() != Some(name))
+        self.name
+            .as_ref()
+            .is_some_and(|name| key.rsplit('/').next() != Some(name))
     }
 
     fn matches_object(&self, kind: &Kind, object: &Value) -> bool {
@@ -63,10 +65,14 @@ impl Selection {
         } else {
             let outlines = event.derived(Outlines::of);
             let matches = |outline: &Option<Value>| {
-                outline.as_ref().is_some_and(|outline| match kind.storage_resource() {
-                    stored if stored == (kind.group(), kind.plural()) => self.matches_object(kind, outline),
-                    _ => self.matches_object(kind, &kind.from_storage(outline.clone())),
-                })
+                outline
+                    .as_ref()
+                    .is_some_and(|outline| match kind.storage_resource() {
+                        stored if stored == (kind.group(), kind.plural()) => {
+                            self.matches_object(kind, outline)
+                        }
+                        _ => self.matches_object(kind, &kind.from_storage(outline.clone())),
+                    })
             };
             (matches(&outlines.previous), matches(&outlines.current))
         };
@@ -119,8 +125,12 @@ fn outline(object: &Value) -> Value {
     for (name, value) in object.as_object().into_iter().flatten() {
         match value {
             Value::Object(inner) => {
-                let kept = inner.iter().filter(|(field, value)| plain(value) || (name == "metadata" && *field == "labels"));
-                let kept: Map<String, Value> = kept.map(|(field, value)| (field.clone(), value.clone())).collect();
+                let kept = inner.iter().filter(|(field, value)| {
+                    plain(value) || (name == "metadata" && *field == "labels")
+                });
+                let kept: Map<String, Value> = kept
+                    .map(|(field, value)| (field.clone(), value.clone()))
+                    .collect();
                 if !kept.is_empty() {
                     out.insert(name.clone(), Value::Object(kept));
                 }

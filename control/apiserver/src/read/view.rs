@@ -15,7 +15,10 @@ use crate::server::{Call, List};
 
 /// An object as stored.
 pub(crate) fn stored(call: &Call, entry: &Entry) -> Result<Response<Body>, Failure> {
-    if call.format.encoding == Media::Json && call.format.shape == Shape::Whole && !call.format.pretty {
+    if call.format.encoding == Media::Json
+        && call.format.shape == Shape::Whole
+        && !call.format.pretty
+    {
         let mut body = Vec::with_capacity(entry.value.len() + 32);
         JsonWriter::new(&call.kind).object(entry, entry.modified, &mut body)?;
         body.push(b'\n');
@@ -31,14 +34,25 @@ pub(crate) fn object(call: &Call, code: u16, object: &Value) -> Result<Response<
         // A Status or another kind's object (Scale, TokenRequest) is shown as it is.
         Shape::Table if of_kind => {
             let version = &object["metadata"]["resourceVersion"];
-            let options = TableOptions { include: include(call)?, headers: true };
+            let options = TableOptions {
+                include: include(call)?,
+                headers: true,
+            };
             let metadata = json!({"resourceVersion": version});
-            Some(call.kind.table(&[object], metadata, Timestamp::now(), options))
+            Some(
+                call.kind
+                    .table(&[object], metadata, Timestamp::now(), options),
+            )
         }
         Shape::Metadata if of_kind => Some(metadata_only(object)),
         _ => None,
     };
-    Ok(answer::value(code, call.format, &call.registry, shaped.as_ref().unwrap_or(object)))
+    Ok(answer::value(
+        code,
+        call.format,
+        &call.registry,
+        shaped.as_ref().unwrap_or(object),
+    ))
 }
 
 /// A page of a list.
@@ -50,7 +64,9 @@ pub(crate) fn list(call: &Call, list: &List) -> Result<Response<Body>, Failure> 
             Ok(answer::bytes(200, call.format.content_type(), body))
         }
         (Shape::Whole, _) => {
-            let items = objects(call, list)?.into_iter().map(|object| item(call, object));
+            let items = objects(call, list)?
+                .into_iter()
+                .map(|object| item(call, object));
             let value = json!({
                 "kind": call.kind.list_kind(),
                 "apiVersion": call.kind.api_version(),
@@ -62,7 +78,10 @@ pub(crate) fn list(call: &Call, list: &List) -> Result<Response<Body>, Failure> 
         (Shape::Table, _) => {
             let objects = objects(call, list)?;
             let rows: Vec<&Value> = objects.iter().collect();
-            let options = TableOptions { include: include(call)?, headers: true };
+            let options = TableOptions {
+                include: include(call)?,
+                headers: true,
+            };
             let table = call.kind.table(&rows, metadata, Timestamp::now(), options);
             Ok(answer::value(200, call.format, &call.registry, &table))
         }
@@ -112,7 +131,10 @@ fn list_metadata(list: &List) -> Value {
 }
 
 fn objects(call: &Call, list: &List) -> Result<Vec<Value>, Failure> {
-    list.entries.iter().map(|entry| read(&call.kind, entry)).collect()
+    list.entries
+        .iter()
+        .map(|entry| read(&call.kind, entry))
+        .collect()
 }
 
 /// Items of built-in lists go without kind and version, as in Kubernetes.
@@ -129,7 +151,11 @@ fn item(call: &Call, mut object: Value) -> Value {
 fn whole_json(call: &Call, list: &List, metadata: &Value) -> Result<Bytes, Failure> {
     let stored: usize = list.entries.iter().map(|entry| entry.value.len()).sum();
     let mut body = Vec::with_capacity(stored + 256);
-    let kind = format!(r#"{{"kind":"{}","apiVersion":"{}","metadata":"#, call.kind.list_kind(), call.kind.api_version());
+    let kind = format!(
+        r#"{{"kind":"{}","apiVersion":"{}","metadata":"#,
+        call.kind.list_kind(),
+        call.kind.api_version()
+    );
     body.extend_from_slice(kind.as_bytes());
     write_value(&mut body, metadata);
     body.extend_from_slice(br#","items":["#);

@@ -37,8 +37,14 @@ pub(crate) fn watch(call: Arc<Call>) -> Result<Reply, Failure> {
     let options = ListOptions::parse(&call.query, true)?;
     let selection = Selection::parse(&call.kind, call.namespace(), &call.query)?;
     let table = include(&call)?;
-    let life = options.timeout_s.unwrap_or_else(|| rand::rng().random_range(LIFE_S));
-    let frames = Frames { call: Arc::clone(&call), include: table, headers: true };
+    let life = options
+        .timeout_s
+        .unwrap_or_else(|| rand::rng().random_range(LIFE_S));
+    let frames = Frames {
+        call: Arc::clone(&call),
+        include: table,
+        headers: true,
+    };
     let mut stream = Stream {
         deadline: Instant::now() + Duration::from_secs(life),
         bookmarks: options.bookmarks.then(bookmark_interval),
@@ -56,12 +62,16 @@ pub(crate) fn watch(call: Arc<Call>) -> Result<Reply, Failure> {
     });
     let frames = futures::StreamExt::take_until(frames, shutdown.cancelled_owned());
     let mut response = Response::new(body::stream(frames));
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("application/json"),
+    );
     Ok(Reply::Response(response))
 }
 
 fn bookmark_interval() -> Interval {
-    let mut interval = tokio::time::interval_at(Instant::now() + BOOKMARK_INTERVAL, BOOKMARK_INTERVAL);
+    let mut interval =
+        tokio::time::interval_at(Instant::now() + BOOKMARK_INTERVAL, BOOKMARK_INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
 }
@@ -107,7 +117,13 @@ impl Stream {
         } else {
             from
         };
-        match self.frames.call.server.store.watch(&self.selection.prefix, from) {
+        match self
+            .frames
+            .call
+            .server
+            .store
+            .watch(&self.selection.prefix, from)
+        {
             Ok(watch) => self.watch = Some(watch),
             Err(WatchError::Compacted { from, floor }) => self.expire(from, floor),
             Err(error @ WatchError::Closed) => return Err(Failure::unavailable(error.to_string())),
@@ -119,7 +135,8 @@ impl Stream {
         let mut chunk = Vec::new();
         for entry in entries {
             if self.selection.matches(&self.frames.call.kind, entry) {
-                self.frames.event("ADDED", entry, entry.modified, &mut chunk)?;
+                self.frames
+                    .event("ADDED", entry, entry.modified, &mut chunk)?;
                 if chunk.len() >= CHUNK_BYTES {
                     self.pending.push_back(std::mem::take(&mut chunk).into());
                 }
@@ -222,7 +239,13 @@ struct Frames {
 }
 
 impl Frames {
-    fn event(&mut self, name: &str, entry: &Entry, revision: Revision, chunk: &mut Vec<u8>) -> Result<(), Failure> {
+    fn event(
+        &mut self,
+        name: &str,
+        entry: &Entry,
+        revision: Revision,
+        chunk: &mut Vec<u8>,
+    ) -> Result<(), Failure> {
         chunk.extend_from_slice(br#"{"type":""#);
         chunk.extend_from_slice(name.as_bytes());
         chunk.extend_from_slice(br#"","object":"#);
@@ -247,12 +270,15 @@ impl Frames {
             headers: std::mem::take(&mut self.headers),
         };
         let metadata = json!({"resourceVersion": revision.to_string()});
-        self.call.kind.table(&[object], metadata, Timestamp::now(), options)
+        self.call
+            .kind
+            .table(&[object], metadata, Timestamp::now(), options)
     }
 
     /// An object that only says how far the watch has come.
     fn bookmark(&mut self, revision: Revision, initial_events_end: bool) -> Bytes {
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        let mut metadata =
+            json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
         if initial_events_end {
             metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
         }
@@ -273,5 +299,9 @@ impl Frames {
 
 /// The format of a watch: frames are JSON, also for clients that would like protobuf or YAML better.
 pub(crate) fn format(format: Format) -> Format {
-    Format { encoding: Media::Json, pretty: false, ..format }
+    Format {
+        encoding: Media::Json,
+        pretty: false,
+        ..format
+    }
 }

@@ -15,9 +15,18 @@ use crate::write::change::{Part, change, edited};
 use crate::write::metadata::is_terminating;
 
 /// POST of the old collection `bindings`: the pod's name is in the body.
-pub(crate) async fn create_unnamed(call: &Call, body: &[u8], media: Media) -> Result<Reply, Failure> {
-    let decoded = call.registry.decode_any("", "v1", "Binding", body, media, FieldValidation::Ignore)?;
-    let kind = call.registry.resource("", "v1", "pods").ok_or_else(Failure::no_such_resource)?;
+pub(crate) async fn create_unnamed(
+    call: &Call,
+    body: &[u8],
+    media: Media,
+) -> Result<Reply, Failure> {
+    let decoded =
+        call.registry
+            .decode_any("", "v1", "Binding", body, media, FieldValidation::Ignore)?;
+    let kind = call
+        .registry
+        .resource("", "v1", "pods")
+        .ok_or_else(Failure::no_such_resource)?;
     let named = Call {
         server: Arc::clone(&call.server),
         registry: Arc::clone(&call.registry),
@@ -38,14 +47,24 @@ pub(crate) async fn create_unnamed(call: &Call, body: &[u8], media: Media) -> Re
 /// POST of `pods/NAME/binding`.
 pub(crate) async fn create(call: &Call, body: &[u8], media: Media) -> Result<Reply, Failure> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-    let binding = call.registry.decode_any("", "v1", "Binding", body, media, options.validation)?.object;
+    let binding = call
+        .registry
+        .decode_any("", "v1", "Binding", body, media, options.validation)?
+        .object;
     let name = meta(&binding, "name");
     if !name.is_empty() && name != call.path.name {
-        return Err(Failure::bad_request("name in URL does not match name in Binding object"));
+        return Err(Failure::bad_request(
+            "name in URL does not match name in Binding object",
+        ));
     }
-    let (kind, node) = (binding["target"]["kind"].as_str().unwrap_or_default(), binding["target"]["name"].as_str());
+    let (kind, node) = (
+        binding["target"]["kind"].as_str().unwrap_or_default(),
+        binding["target"]["name"].as_str(),
+    );
     let Some(node) = node.filter(|node| !node.is_empty() && matches!(kind, "" | "Node")) else {
-        return Err(Failure::bad_request("the target of a Binding must be a Node with a name"));
+        return Err(Failure::bad_request(
+            "the target of a Binding must be a Node with a name",
+        ));
     };
     let (uid, version) = (meta(&binding, "uid"), meta(&binding, "resourceVersion"));
     let edit = |old: &Value| {
@@ -74,13 +93,28 @@ fn check(call: &Call, pod: &Value, uid: &str, version: &str) -> Result<(), Failu
         )));
     }
     if is_terminating(pod) {
-        return Err(binding_conflict(name, &format!("pod {name} is being deleted, cannot be assigned to a host")));
+        return Err(binding_conflict(
+            name,
+            &format!("pod {name} is being deleted, cannot be assigned to a host"),
+        ));
     }
-    if let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) {
-        return Err(binding_conflict(name, &format!("pod {name} is already assigned to node \"{node}\"")));
+    if let Some(node) = pod["spec"]["nodeName"]
+        .as_str()
+        .filter(|node| !node.is_empty())
+    {
+        return Err(binding_conflict(
+            name,
+            &format!("pod {name} is already assigned to node \"{node}\""),
+        ));
     }
-    if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
-        return Err(binding_conflict(name, &format!("pod {name} has non-empty .spec.schedulingGates")));
+    if pod["spec"]["schedulingGates"]
+        .as_array()
+        .is_some_and(|gates| !gates.is_empty())
+    {
+        return Err(binding_conflict(
+            name,
+            &format!("pod {name} has non-empty .spec.schedulingGates"),
+        ));
     }
     Ok(())
 }
@@ -92,7 +126,9 @@ fn binding_conflict(name: &str, problem: &str) -> Failure {
 fn bind(pod: &mut Value, node: &str, binding: &Value) {
     pod["spec"]["nodeName"] = node.into();
     if let Some(annotations) = binding["metadata"]["annotations"].as_object() {
-        let own = metadata_mut(pod).entry("annotations").or_insert_with(|| json!({}));
+        let own = metadata_mut(pod)
+            .entry("annotations")
+            .or_insert_with(|| json!({}));
         for (name, value) in annotations {
             own[name] = value.clone();
         }
@@ -103,11 +139,17 @@ fn bind(pod: &mut Value, node: &str, binding: &Value) {
         "lastProbeTime": null,
         "lastTransitionTime": seconds(Timestamp::now()),
     });
-    let Some(pod) = pod.as_object_mut() else { return };
+    let Some(pod) = pod.as_object_mut() else {
+        return;
+    };
     let status = pod.entry("status").or_insert_with(|| json!({}));
-    let Some(status) = status.as_object_mut() else { return };
+    let Some(status) = status.as_object_mut() else {
+        return;
+    };
     let conditions = status.entry("conditions").or_insert_with(|| json!([]));
-    let Some(conditions) = conditions.as_array_mut() else { return };
+    let Some(conditions) = conditions.as_array_mut() else {
+        return;
+    };
     conditions.retain(|condition| condition["type"] != "PodScheduled");
     conditions.push(scheduled);
 }

@@ -14,7 +14,14 @@ pub(crate) fn create(call: &Call, body: &[u8], media: Media) -> Result<Reply, Fa
     }
     let request = call
         .registry
-        .decode_any("authentication.k8s.io", "v1", "TokenRequest", body, media, options.validation)?
+        .decode_any(
+            "authentication.k8s.io",
+            "v1",
+            "TokenRequest",
+            body,
+            media,
+            options.validation,
+        )?
         .object;
     let answer = call.server.live.auth.create_token(
         &call.user,

@@ -33,9 +33,16 @@ pub(crate) enum Part {
 pub(crate) type Edit<'a> = &'a (dyn Fn(&Value) -> Result<Decoded, Failure> + Send + Sync);
 
 /// PUT.
-pub(crate) async fn update(call: &Call, body: &[u8], media: Media, part: Part) -> Result<Reply, Failure> {
+pub(crate) async fn update(
+    call: &Call,
+    body: &[u8],
+    media: Media,
+    part: Part,
+) -> Result<Reply, Failure> {
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
-    let mut decoded = call.kind.decode(&call.registry, body, media, options.validation)?;
+    let mut decoded = call
+        .kind
+        .decode(&call.registry, body, media, options.validation)?;
     check_name(call, &decoded.object)?;
     metadata::place(&call.kind, &call.path.namespace, &mut decoded.object)?;
     let claimed = metadata::claimed_revision(&decoded.object)?;
@@ -63,11 +70,18 @@ fn check_name(call: &Call, object: &Value) -> Result<(), Failure> {
 }
 
 /// PATCH.
-pub(crate) async fn patch(call: &Call, patch: &[u8], content_type: &str, part: Part) -> Result<Reply, Failure> {
+pub(crate) async fn patch(
+    call: &Call,
+    patch: &[u8],
+    content_type: &str,
+    part: Part,
+) -> Result<Reply, Failure> {
     let patch_type = patch_type(content_type)?;
     let options = WriteOptions::parse(&call.query, "PatchOptions")?;
     let edit = |old: &Value| {
-        let decoded = call.kind.patch(&call.registry, patch_type, old, patch, options.validation)?;
+        let decoded =
+            call.kind
+                .patch(&call.registry, patch_type, old, patch, options.validation)?;
         check_patched(call, &decoded.object)?;
         Ok(decoded)
     };
@@ -77,7 +91,9 @@ pub(crate) async fn patch(call: &Call, patch: &[u8], content_type: &str, part: P
 fn check_patched(call: &Call, object: &Value) -> Result<(), Failure> {
     let namespace = meta(object, "namespace");
     if call.kind.namespaced() && !namespace.is_empty() && namespace != call.path.namespace {
-        return Err(Failure::bad_request("the namespace of the object does not match the namespace on the request"));
+        return Err(Failure::bad_request(
+            "the namespace of the object does not match the namespace on the request",
+        ));
     }
     check_name(call, object)
 }
@@ -95,10 +111,19 @@ pub(crate) fn patch_type(content_type: &str) -> Result<PatchType, Failure> {
 }
 
 /// Changes the call's object.
-pub(crate) async fn change(call: &Call, part: Part, dry_run: bool, edit: Edit<'_>) -> Result<Reply, Failure> {
+pub(crate) async fn change(
+    call: &Call,
+    part: Part,
+    dry_run: bool,
+    edit: Edit<'_>,
+) -> Result<Reply, Failure> {
     let key = call.key(&call.path.name);
     for _ in 0..ATTEMPTS_MAX {
-        let entry = call.server.store.find(&key).ok_or_else(|| call.not_found())?;
+        let entry = call
+            .server
+            .store
+            .find(&key)
+            .ok_or_else(|| call.not_found())?;
         let old = read(&call.kind, &entry)?;
         let decoded = edit(&old)?;
         // `None`: another writer came first. Who named a revision learns of it in the next attempt; a patch and an
@@ -119,14 +144,25 @@ async fn attempt(
     old: &Value,
     decoded: Decoded,
 ) -> Result<Option<Reply>, Failure> {
-    let Decoded { object: mut new, mut warnings } = decoded;
+    let Decoded {
+        object: mut new,
+        mut warnings,
+    } = decoded;
     if metadata::claimed_revision(&new)?.is_some_and(|claimed| claimed != entry.modified) {
         return Err(call.conflict(MODIFIED));
     }
     check_uid(call, &new, old)?;
     metadata::keep(&mut new, old);
     call.kind.default(&mut new);
-    admission::mutate(call, Operation::Update, &mut new, Some(old), dry_run, &mut warnings).await?;
+    admission::mutate(
+        call,
+        Operation::Update,
+        &mut new,
+        Some(old),
+        dry_run,
+        &mut warnings,
+    )
+    .await?;
     metadata::keep(&mut new, old);
     match part {
         Part::Main => call.kind.prepare_update(&mut new, old),
@@ -134,7 +170,8 @@ async fn attempt(
         Part::Special => {}
     }
     let name = call.path.name.as_str();
-    let invalid = |errors: &[_]| Failure::invalid(call.kind.group(), call.kind.kind(), name, errors);
+    let invalid =
+        |errors: &[_]| Failure::invalid(call.kind.group(), call.kind.kind(), name, errors);
     let _held = if is_service(call) {
         let held = call.server.live.addresses.assign(&mut new, Some(old));
         Some(held.map_err(|errors| invalid(&errors))?)
@@ -183,14 +220,26 @@ async fn save(
 ) -> Result<Option<Reply>, Failure> {
     let ends = may_go(&new);
     if dry_run || (new == *old && !ends) {
-        return Ok(Some(Reply::Object { code: 200, object: new, warnings }));
+        return Ok(Some(Reply::Object {
+            code: 200,
+            object: new,
+            warnings,
+        }));
     }
     // The last finalizer of an object whose deletion had begun is gone: so is the object.
     let value = (!ends).then(|| encode(&call.kind.to_storage(new.clone())));
-    match call.server.write(&entry.key, Expect::Unchanged(entry.modified), value).await? {
+    match call
+        .server
+        .write(&entry.key, Expect::Unchanged(entry.modified), value)
+        .await?
+    {
         Ok(revision) => {
             set_resource_version(&mut new, revision);
-            Ok(Some(Reply::Object { code: 200, object: new, warnings }))
+            Ok(Some(Reply::Object {
+                code: 200,
+                object: new,
+                warnings,
+            }))
         }
         Err(_) => Ok(None),
     }
@@ -199,17 +248,28 @@ async fn save(
 /// Whether nothing holds an object any more whose deletion was begun.
 pub(crate) fn may_go(object: &Value) -> bool {
     let finalizing_namespace = object["kind"] == "Namespace"
-        && object["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+        && object["spec"]["finalizers"]
+            .as_array()
+            .is_some_and(|list| !list.is_empty());
     metadata::is_terminating(object)
         && metadata::finalizers(object).is_empty()
-        && object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+        && object["metadata"]["deletionGracePeriodSeconds"]
+            .as_i64()
+            .unwrap_or(0)
+            == 0
         && !finalizing_namespace
 }
 
 /// The edit of a subresource that carries another kind: it changes the stored object itself.
-pub(crate) fn edited(old: &Value, edit: impl FnOnce(&mut Value) -> Result<(), Failure>) -> Result<Decoded, Failure> {
+pub(crate) fn edited(
+    old: &Value,
+    edit: impl FnOnce(&mut Value) -> Result<(), Failure>,
+) -> Result<Decoded, Failure> {
     let mut object = old.clone();
     edit(&mut object)?;
     metadata_mut(&mut object);
-    Ok(Decoded { object, warnings: Vec::new() })
+    Ok(Decoded {
+        object,
+        warnings: Vec::new(),
+    })
 }

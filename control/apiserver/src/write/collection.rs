@@ -18,8 +18,11 @@ pub(crate) async fn delete(call: &Call, options: &DeleteOptions) -> Result<Reply
     let reading = ListOptions::parse(&call.query, false)?;
     let selection = Selection::parse(&call.kind, call.namespace(), &call.query)?;
     let found = list::select(call, &reading, &selection)?;
-    let items: Vec<Value> =
-        found.entries.iter().map(|entry| read(&call.kind, entry)).collect::<Result<_, _>>()?;
+    let items: Vec<Value> = found
+        .entries
+        .iter()
+        .map(|entry| read(&call.kind, entry))
+        .collect::<Result<_, _>>()?;
     stream::iter(&found.entries)
         .map(Ok)
         .try_for_each_concurrent(PARALLEL_MAX, |entry| async move {

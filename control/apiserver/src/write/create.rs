@@ -22,7 +22,9 @@ const NAME_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// POST.
 pub(crate) async fn create(call: &Call, body: &[u8], media: Media) -> Result<Reply, Failure> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-    let decoded = call.kind.decode(&call.registry, body, media, options.validation)?;
+    let decoded = call
+        .kind
+        .decode(&call.registry, body, media, options.validation)?;
     create_object(call, decoded.object, decoded.warnings, options.dry_run).await
 }
 
@@ -35,25 +37,49 @@ pub(crate) async fn create_object(
 ) -> Result<Reply, Failure> {
     metadata::place(&call.kind, &call.path.namespace, &mut object)?;
     if !matches!(meta(&object, "resourceVersion"), "" | "0") {
-        return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
+        return Err(Failure::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
     }
     call.kind.default(&mut object);
-    admission::mutate(call, Operation::Create, &mut object, None, dry_run, &mut warnings).await?;
+    admission::mutate(
+        call,
+        Operation::Create,
+        &mut object,
+        None,
+        dry_run,
+        &mut warnings,
+    )
+    .await?;
     metadata::begin(&call.kind, &mut object, Timestamp::now());
     call.kind.prepare_create(&mut object);
     let given = meta(&object, "name").to_owned();
     let base = meta(&object, "generateName").to_owned();
-    let tries = if given.is_empty() && !base.is_empty() { NAME_TRIES_MAX } else { 1 };
+    let tries = if given.is_empty() && !base.is_empty() {
+        NAME_TRIES_MAX
+    } else {
+        1
+    };
     warnings.extend(call.kind.object_warnings(&object));
     for left in (0..tries).rev() {
-        let name = if given.is_empty() && !base.is_empty() { generate(&base) } else { given.clone() };
+        let name = if given.is_empty() && !base.is_empty() {
+            generate(&base)
+        } else {
+            given.clone()
+        };
         if !name.is_empty() {
             metadata_mut(&mut object).insert("name".into(), name.clone().into());
         }
         let _held = complete(call, &mut object)?;
         admit(call, "create", &name, None, Some(&object))?;
         match store(call, &name, &object, dry_run).await? {
-            Stored::Yes(object) => return Ok(Reply::Object { code: 201, object, warnings }),
+            Stored::Yes(object) => {
+                return Ok(Reply::Object {
+                    code: 201,
+                    object,
+                    warnings,
+                });
+            }
             Stored::Taken { .. } if left > 0 => {}
             Stored::Taken { terminating } => return Err(taken(call, &name, terminating)),
         }
@@ -64,13 +90,20 @@ pub(crate) async fn create_object(
 /// The last steps that may fail on the object itself: what only the server knows, then validation.
 fn complete(call: &Call, object: &mut Value) -> Result<Option<Reservation>, Failure> {
     let name = meta(object, "name").to_owned();
-    let invalid = |errors: &[_]| Failure::invalid(call.kind.group(), call.kind.kind(), &name, errors);
+    let invalid =
+        |errors: &[_]| Failure::invalid(call.kind.group(), call.kind.kind(), &name, errors);
     let held = if is_service(call) {
         let errors = call.kind.validate_create(object);
         if !errors.is_empty() {
             return Err(invalid(&errors));
         }
-        Some(call.server.live.addresses.assign(object, None).map_err(|errors| invalid(&errors))?)
+        Some(
+            call.server
+                .live
+                .addresses
+                .assign(object, None)
+                .map_err(|errors| invalid(&errors))?,
+        )
     } else {
         None
     };
@@ -78,12 +111,18 @@ fn complete(call: &Call, object: &mut Value) -> Result<Option<Reservation>, Fail
         custom::complete(&call.server.live, object, Timestamp::now());
     }
     let errors = call.kind.validate_create(object);
-    if errors.is_empty() { Ok(held) } else { Err(invalid(&errors)) }
+    if errors.is_empty() {
+        Ok(held)
+    } else {
+        Err(invalid(&errors))
+    }
 }
 
 /// Whether the call is about a Service itself, not its status.
 pub(crate) fn is_service(call: &Call) -> bool {
-    call.kind.group().is_empty() && call.kind.plural() == "services" && call.path.subresource.is_empty()
+    call.kind.group().is_empty()
+        && call.kind.plural() == "services"
+        && call.path.subresource.is_empty()
 }
 
 enum Stored {
@@ -100,12 +139,18 @@ async fn store(call: &Call, name: &str, object: &Value, dry_run: bool) -> Result
     };
     if dry_run {
         return Ok(match call.server.store.find(&key) {
-            Some(entry) => Stored::Taken { terminating: is_terminating(&entry) },
+            Some(entry) => Stored::Taken {
+                terminating: is_terminating(&entry),
+            },
             None => Stored::Yes(object.clone()),
         });
     }
     let stored = call.kind.to_storage(object.clone());
-    match call.server.write(&key, Expect::Absent, Some(encode(&stored))).await? {
+    match call
+        .server
+        .write(&key, Expect::Absent, Some(encode(&stored)))
+        .await?
+    {
         Ok(revision) => {
             let mut object = object.clone();
             set_resource_version(&mut object, revision);

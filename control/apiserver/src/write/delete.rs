@@ -23,7 +23,11 @@ const KEPT_NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public",
 pub(crate) async fn delete(call: &Call, options: &DeleteOptions) -> Result<Reply, Failure> {
     let key = call.key(&call.path.name);
     for _ in 0..ATTEMPTS_MAX {
-        let entry = call.server.store.find(&key).ok_or_else(|| call.not_found())?;
+        let entry = call
+            .server
+            .store
+            .find(&key)
+            .ok_or_else(|| call.not_found())?;
         if let Some(object) = delete_entry(call, &entry, options).await? {
             return Ok(Reply::ok(object));
         }
@@ -43,8 +47,19 @@ pub(crate) async fn delete_entry(
     admit(call, "delete", &name, Some(&old), None)?;
     let mut warnings = Vec::new();
     let mut none = Value::Null;
-    admission::mutate(call, Operation::Delete, &mut none, Some(&old), options.dry_run, &mut warnings).await?;
-    let (expect, plan) = (Expect::Unchanged(entry.modified), plan(&call.kind, &old, options, Timestamp::now()));
+    admission::mutate(
+        call,
+        Operation::Delete,
+        &mut none,
+        Some(&old),
+        options.dry_run,
+        &mut warnings,
+    )
+    .await?;
+    let (expect, plan) = (
+        Expect::Unchanged(entry.modified),
+        plan(&call.kind, &old, options, Timestamp::now()),
+    );
     let (value, mut answer) = match plan {
         Plan::Wait => return Ok(Some(old)),
         Plan::Mark(object) => (Some(encode(&call.kind.to_storage(object.clone()))), object),
@@ -65,7 +80,13 @@ pub(crate) async fn delete_entry(
     }
 }
 
-fn check(call: &Call, name: &str, entry: &Entry, old: &Value, options: &DeleteOptions) -> Result<(), Failure> {
+fn check(
+    call: &Call,
+    name: &str,
+    entry: &Entry,
+    old: &Value,
+    options: &DeleteOptions,
+) -> Result<(), Failure> {
     let (group, plural) = (call.kind.group(), call.kind.plural());
     let conflict = |problem: String| Err(Failure::conflict(group, plural, name, &problem));
     if let Some(uid) = &options.uid
@@ -86,7 +107,12 @@ fn check(call: &Call, name: &str, entry: &Entry, old: &Value, options: &DeleteOp
     }
     if is_namespace(&call.kind) {
         if KEPT_NAMESPACES.contains(&name) {
-            return Err(Failure::forbidden(group, plural, name, "this namespace may not be deleted"));
+            return Err(Failure::forbidden(
+                group,
+                plural,
+                name,
+                "this namespace may not be deleted",
+            ));
         }
         if metadata::is_terminating(old) {
             return conflict(
@@ -146,28 +172,47 @@ fn plan(kind: &Kind, old: &Value, options: &DeleteOptions, now: Timestamp) -> Pl
     if !terminating && custom::is_definition(kind) {
         custom::hold(&mut object);
     }
-    let grace = if is_pod(kind) { pod_grace(old, options.grace_period_s) } else { 0 };
+    let grace = if is_pod(kind) {
+        pod_grace(old, options.grace_period_s)
+    } else {
+        0
+    };
     if terminating {
-        let left = old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+        let left = old["metadata"]["deletionGracePeriodSeconds"]
+            .as_i64()
+            .unwrap_or(0);
         // A grace period can only shrink.
         if grace >= left && !super::change::may_go(&object) {
-            return if object == *old { Plan::Wait } else { Plan::Mark(object) };
+            return if object == *old {
+                Plan::Wait
+            } else {
+                Plan::Mark(object)
+            };
         }
         shorten(&mut object, left, grace.min(left));
     } else {
         begin(kind, &mut object, grace, now);
     }
-    if super::change::may_go(&object) { Plan::Remove(object) } else { Plan::Mark(object) }
+    if super::change::may_go(&object) {
+        Plan::Remove(object)
+    } else {
+        Plan::Mark(object)
+    }
 }
 
 fn begin(kind: &Kind, object: &mut Value, grace: i64, now: Timestamp) {
-    let end = now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(now);
+    let end = now
+        .checked_add(SignedDuration::from_secs(grace))
+        .unwrap_or(now);
     let metadata = metadata_mut(object);
     metadata.insert("deletionTimestamp".into(), seconds(end).into());
     metadata.insert("deletionGracePeriodSeconds".into(), grace.into());
     if is_namespace(kind) {
         metadata.shift_remove("deletionGracePeriodSeconds");
-        if let Some(status) = object.as_object_mut().map(|object| object.entry("status").or_insert_with(|| json!({}))) {
+        if let Some(status) = object
+            .as_object_mut()
+            .map(|object| object.entry("status").or_insert_with(|| json!({})))
+        {
             status["phase"] = "Terminating".into();
         }
         return;
@@ -181,7 +226,10 @@ fn begin(kind: &Kind, object: &mut Value, grace: i64, now: Timestamp) {
 fn shorten(object: &mut Value, left: i64, grace: i64) {
     let end: Option<Timestamp> = meta(object, "deletionTimestamp").parse().ok();
     let metadata = metadata_mut(object);
-    if let Some(end) = end.and_then(|end| end.checked_sub(SignedDuration::from_secs(left - grace)).ok()) {
+    if let Some(end) = end.and_then(|end| {
+        end.checked_sub(SignedDuration::from_secs(left - grace))
+            .ok()
+    }) {
         metadata.insert("deletionTimestamp".into(), seconds(end).into());
     }
     metadata.insert("deletionGracePeriodSeconds".into(), grace.into());
@@ -189,12 +237,21 @@ fn shorten(object: &mut Value, left: i64, grace: i64) {
 
 /// Seconds that a pod gets to end. One that no node runs, or that has ended, needs none.
 fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
-    let unbound = pod["spec"]["nodeName"].as_str().unwrap_or_default().is_empty();
-    let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    let unbound = pod["spec"]["nodeName"]
+        .as_str()
+        .unwrap_or_default()
+        .is_empty();
+    let ended = matches!(
+        pod["status"]["phase"].as_str(),
+        Some("Succeeded" | "Failed")
+    );
     if unbound || ended {
         return 0;
     }
-    match asked.or_else(|| pod["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(GRACE_S) {
+    match asked
+        .or_else(|| pod["spec"]["terminationGracePeriodSeconds"].as_i64())
+        .unwrap_or(GRACE_S)
+    {
         // A negative grace period means the shortest one.
         grace if grace < 0 => 1,
         grace => grace,
@@ -233,13 +290,17 @@ mod tests {
     fn check(plural: &str, object: Value, options: DeleteOptions, expected: &str) {
         let registry = Registry::builtin();
         let group = if plural == "deployments" { "apps" } else { "" };
-        let kind = registry.resource(group, "v1", plural).expect("a built-in kind");
+        let kind = registry
+            .resource(group, "v1", plural)
+            .expect("a built-in kind");
         let now = NOW.parse().expect("a time");
         let show = |object: &Value| {
             let metadata = &object["metadata"];
             format!(
                 "at {} grace {} finalizers {}",
-                metadata["deletionTimestamp"], metadata["deletionGracePeriodSeconds"], metadata["finalizers"]
+                metadata["deletionTimestamp"],
+                metadata["deletionGracePeriodSeconds"],
+                metadata["finalizers"]
             )
         };
         let got = match plan(kind, &object, &options, now) {
@@ -251,30 +312,66 @@ mod tests {
     }
 
     fn grace(seconds: i64) -> DeleteOptions {
-        DeleteOptions { grace_period_s: Some(seconds), ..DeleteOptions::default() }
+        DeleteOptions {
+            grace_period_s: Some(seconds),
+            ..DeleteOptions::default()
+        }
     }
 
     fn policy(propagation: Propagation) -> DeleteOptions {
-        DeleteOptions { propagation: Some(propagation), ..DeleteOptions::default() }
+        DeleteOptions {
+            propagation: Some(propagation),
+            ..DeleteOptions::default()
+        }
     }
 
     #[test]
     fn pods_get_their_grace() {
         let none = DeleteOptions::default();
         let bound = json!({"metadata": {"name": "a"}, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 10}});
-        check("pods", bound.clone(), none.clone(), r#"mark at "2024-01-01T00:00:10Z" grace 10 finalizers null"#);
-        check("pods", bound.clone(), grace(3), r#"mark at "2024-01-01T00:00:03Z" grace 3 finalizers null"#);
-        check("pods", bound, grace(0), r#"remove at "2024-01-01T00:00:00Z" grace 0 finalizers null"#);
+        check(
+            "pods",
+            bound.clone(),
+            none.clone(),
+            r#"mark at "2024-01-01T00:00:10Z" grace 10 finalizers null"#,
+        );
+        check(
+            "pods",
+            bound.clone(),
+            grace(3),
+            r#"mark at "2024-01-01T00:00:03Z" grace 3 finalizers null"#,
+        );
+        check(
+            "pods",
+            bound,
+            grace(0),
+            r#"remove at "2024-01-01T00:00:00Z" grace 0 finalizers null"#,
+        );
         let unbound = json!({"metadata": {"name": "a"}, "spec": {}});
-        check("pods", unbound, none.clone(), r#"remove at "2024-01-01T00:00:00Z" grace 0 finalizers null"#);
+        check(
+            "pods",
+            unbound,
+            none.clone(),
+            r#"remove at "2024-01-01T00:00:00Z" grace 0 finalizers null"#,
+        );
         let going = json!({
             "metadata": {"deletionTimestamp": "2024-01-01T00:00:10Z", "deletionGracePeriodSeconds": 10},
             "spec": {"nodeName": "n"},
         });
         check("pods", going.clone(), none, "wait");
         check("pods", going.clone(), grace(60), "wait");
-        check("pods", going.clone(), grace(4), r#"mark at "2024-01-01T00:00:04Z" grace 4 finalizers null"#);
-        check("pods", going, grace(0), r#"remove at "2024-01-01T00:00:00Z" grace 0 finalizers null"#);
+        check(
+            "pods",
+            going.clone(),
+            grace(4),
+            r#"mark at "2024-01-01T00:00:04Z" grace 4 finalizers null"#,
+        );
+        check(
+            "pods",
+            going,
+            grace(0),
+            r#"remove at "2024-01-01T00:00:00Z" grace 0 finalizers null"#,
+        );
     }
 
     #[test]
@@ -282,8 +379,18 @@ mod tests {
         let plain = json!({"metadata": {"name": "a"}});
         let held = json!({"metadata": {"name": "a", "finalizers": ["x/y"]}});
         let none = DeleteOptions::default();
-        check("deployments", plain.clone(), none.clone(), r#"remove at "2024-01-01T00:00:00Z" grace 0 finalizers null"#);
-        check("deployments", held, none, r#"mark at "2024-01-01T00:00:00Z" grace 0 finalizers ["x/y"]"#);
+        check(
+            "deployments",
+            plain.clone(),
+            none.clone(),
+            r#"remove at "2024-01-01T00:00:00Z" grace 0 finalizers null"#,
+        );
+        check(
+            "deployments",
+            held,
+            none,
+            r#"mark at "2024-01-01T00:00:00Z" grace 0 finalizers ["x/y"]"#,
+        );
         check(
             "deployments",
             plain.clone(),
@@ -296,6 +403,11 @@ mod tests {
             policy(Propagation::Orphan),
             r#"mark at "2024-01-01T00:00:00Z" grace 0 finalizers ["orphan"]"#,
         );
-        check("deployments", plain, policy(Propagation::Background), r#"remove at "2024-01-01T00:00:00Z" grace 0 finalizers null"#);
+        check(
+            "deployments",
+            plain,
+            policy(Propagation::Background),
+            r#"remove at "2024-01-01T00:00:00Z" grace 0 finalizers null"#,
+        );
     }
 }

@@ -73,7 +73,10 @@ pub(crate) fn keep(new: &mut Value, old: &Value) {
 /// The first step of a generation: from the second on it is counted up.
 pub(crate) fn next_generation(object: &mut Value) {
     let metadata = metadata_mut(object);
-    let generation = metadata.get("generation").and_then(Value::as_i64).unwrap_or(0);
+    let generation = metadata
+        .get("generation")
+        .and_then(Value::as_i64)
+        .unwrap_or(0);
     metadata.insert("generation".into(), (generation + 1).into());
 }
 
@@ -91,7 +94,11 @@ pub(crate) fn claimed_revision(object: &Value) -> Result<Option<u64>, Failure> {
 
 /// The failure of an update that must name a revision and does not.
 pub(crate) fn revision_required(kind: &Kind, name: &str) -> Failure {
-    let error = FieldError::invalid("metadata.resourceVersion", 0, "must be specified for an update");
+    let error = FieldError::invalid(
+        "metadata.resourceVersion",
+        0,
+        "must be specified for an update",
+    );
     // Kubernetes names the resource here, not the kind.
     Failure::invalid(kind.group(), kind.plural(), name, &[error])
 }
@@ -103,6 +110,9 @@ pub(crate) fn is_terminating(object: &Value) -> bool {
 
 /// `metadata.finalizers`.
 pub(crate) fn finalizers(object: &Value) -> Vec<String> {
-    let list = object["metadata"]["finalizers"].as_array().into_iter().flatten();
+    let list = object["metadata"]["finalizers"]
+        .as_array()
+        .into_iter()
+        .flatten();
     list.filter_map(Value::as_str).map(str::to_owned).collect()
 }

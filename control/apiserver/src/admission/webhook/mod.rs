@@ -43,7 +43,13 @@ pub(super) async fn mutate(
     if webhooks.is_empty() || call.kind.group() == CONFIGURATION_GROUP {
         return Ok(());
     }
-    let mut round = Round { call, operation, old, dry_run, warnings };
+    let mut round = Round {
+        call,
+        operation,
+        old,
+        dry_run,
+        warnings,
+    };
     let mut changes = 0_usize;
     // Those that want to see later changes, and how many there were when they were asked.
     let mut willing: Vec<(&Arc<Webhook>, usize)> = Vec::new();
@@ -69,15 +75,25 @@ impl Round<'_> {
         let request = review::request(self.call, self.operation, object, self.old, self.dry_run);
         let started = std::time::Instant::now();
         let answer = self.exchange(webhook, &request).await;
-        self.call.server.metrics.webhook_called(&webhook.name, started.elapsed(), answer.is_ok());
+        self.call
+            .server
+            .metrics
+            .webhook_called(&webhook.name, started.elapsed(), answer.is_ok());
         let answer = match answer {
             Ok(answer) => answer,
             Err(problem) if webhook.ignores_failures => {
-                tracing::warn!(webhook = webhook.name, problem, "a webhook failed and is ignored, as it asks for");
+                tracing::warn!(
+                    webhook = webhook.name,
+                    problem,
+                    "a webhook failed and is ignored, as it asks for"
+                );
                 return Ok(false);
             }
             Err(problem) => {
-                return Err(Failure::internal(format!("failed calling webhook {:?}: {problem}", webhook.name)));
+                return Err(Failure::internal(format!(
+                    "failed calling webhook {:?}: {problem}",
+                    webhook.name
+                )));
             }
         };
         self.warnings.extend(answer.warnings);
@@ -88,19 +104,30 @@ impl Round<'_> {
             return Ok(false);
         };
         // What a webhook adds is defaulted like a client's object, and pruned likewise.
-        let mut patched = self.call.kind.decode_value(patched, FieldValidation::Ignore)?.object;
+        let mut patched = self
+            .call
+            .kind
+            .decode_value(patched, FieldValidation::Ignore)?
+            .object;
         self.call.kind.default(&mut patched);
         *object = patched;
         Ok(true)
     }
 
-    async fn exchange(&self, webhook: &Webhook, request: &review::Request) -> Result<review::Answer, String> {
+    async fn exchange(
+        &self,
+        webhook: &Webhook,
+        request: &review::Request,
+    ) -> Result<review::Answer, String> {
         if self.dry_run && webhook.has_side_effects {
             return Err("the webhook does not support dry run (its sideEffects are neither None nor NoneOnDryRun)".into());
         }
         let body = serde_json::to_vec(&request.review).map_err(|error| error.to_string())?;
-        let reply = tokio::time::timeout(webhook.timeout, ask::post(&self.call.server, webhook, body)).await;
-        let reply = reply.map_err(|_| format!("no answer within {} s", webhook.timeout.as_secs()))??;
+        let reply =
+            tokio::time::timeout(webhook.timeout, ask::post(&self.call.server, webhook, body))
+                .await;
+        let reply =
+            reply.map_err(|_| format!("no answer within {} s", webhook.timeout.as_secs()))??;
         review::answer(request, &reply)
     }
 }

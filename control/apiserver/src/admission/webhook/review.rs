@@ -27,12 +27,25 @@ pub(super) struct Answer {
     pub(super) refusal: Option<Value>,
 }
 
-pub(super) fn request(call: &Call, operation: Operation, object: &Value, old: Option<&Value>, dry_run: bool) -> Request {
+pub(super) fn request(
+    call: &Call,
+    operation: Operation,
+    object: &Value,
+    old: Option<&Value>,
+    dry_run: bool,
+) -> Request {
     let uid = uuid::Uuid::new_v4().to_string();
     let kind = json!({"group": call.kind.group(), "version": call.kind.version(), "kind": call.kind.kind()});
     let resource = json!({"group": call.kind.group(), "version": call.kind.version(), "resource": call.kind.plural()});
     let name = match call.path.name.as_str() {
-        "" => meta(if object.is_null() { old.unwrap_or(object) } else { object }, "name"),
+        "" => meta(
+            if object.is_null() {
+                old.unwrap_or(object)
+            } else {
+                object
+            },
+            "name",
+        ),
         name => name,
     };
     let mut request = Map::new();
@@ -90,7 +103,8 @@ fn options(operation: Operation, dry_run: bool) -> Value {
 
 /// Reads an answer strictly: a webhook that answers something else has failed.
 pub(super) fn answer(request: &Request, body: &[u8]) -> Result<Answer, String> {
-    let review: Value = serde_json::from_slice(body).map_err(|error| format!("its answer is no JSON: {error}"))?;
+    let review: Value =
+        serde_json::from_slice(body).map_err(|error| format!("its answer is no JSON: {error}"))?;
     if review["kind"] != "AdmissionReview" || review["apiVersion"] != VERSION {
         return Err(format!(
             "expected webhook response of {VERSION}, Kind=AdmissionReview, got {}, Kind={}",
@@ -98,11 +112,21 @@ pub(super) fn answer(request: &Request, body: &[u8]) -> Result<Answer, String> {
             review["kind"].as_str().unwrap_or_default()
         ));
     }
-    let response = review.get("response").filter(|response| response.is_object()).ok_or("webhook response was absent")?;
+    let response = review
+        .get("response")
+        .filter(|response| response.is_object())
+        .ok_or("webhook response was absent")?;
     if response["uid"] != request.uid.as_str() {
-        return Err(format!("expected response.uid {:?}, got {}", request.uid, response["uid"]));
+        return Err(format!(
+            "expected response.uid {:?}, got {}",
+            request.uid, response["uid"]
+        ));
     }
-    let warnings = response["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let warnings = response["warnings"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str);
     let mut answer = Answer {
         patched: None,
         warnings: warnings.map(str::to_owned).collect(),
@@ -114,7 +138,10 @@ pub(super) fn answer(request: &Request, body: &[u8]) -> Result<Answer, String> {
     }
     if let Some(patch) = response["patch"].as_str().filter(|patch| !patch.is_empty()) {
         if response["patchType"] != "JSONPatch" {
-            return Err(format!("response.patchType {} is not JSONPatch", response["patchType"]));
+            return Err(format!(
+                "response.patchType {} is not JSONPatch",
+                response["patchType"]
+            ));
         }
         answer.patched = Some(apply(&request.review["request"]["object"], patch)?);
     }
@@ -122,25 +149,36 @@ pub(super) fn answer(request: &Request, body: &[u8]) -> Result<Answer, String> {
 }
 
 fn apply(object: &Value, patch: &str) -> Result<Value, String> {
-    let patch = STANDARD.decode(patch).map_err(|error| format!("response.patch is no base64: {error}"))?;
-    let patch: json_patch::Patch =
-        serde_json::from_slice(&patch).map_err(|error| format!("response.patch is no JSON patch: {error}"))?;
+    let patch = STANDARD
+        .decode(patch)
+        .map_err(|error| format!("response.patch is no base64: {error}"))?;
+    let patch: json_patch::Patch = serde_json::from_slice(&patch)
+        .map_err(|error| format!("response.patch is no JSON patch: {error}"))?;
     let mut patched = object.clone();
-    json_patch::patch(&mut patched, &patch).map_err(|error| format!("response.patch does not apply: {error}"))?;
+    json_patch::patch(&mut patched, &patch)
+        .map_err(|error| format!("response.patch does not apply: {error}"))?;
     Ok(patched)
 }
 
 /// A webhook's "no" as the client's answer.
 pub(super) fn refused(webhook: &str, status: &Value) -> Failure {
-    let because = [&status["message"], &status["reason"]].into_iter().filter_map(Value::as_str).find(|text| !text.is_empty());
+    let because = [&status["message"], &status["reason"]]
+        .into_iter()
+        .filter_map(Value::as_str)
+        .find(|text| !text.is_empty());
     let message = match because {
         Some(because) => format!("admission webhook {webhook:?} denied the request: {because}"),
         None => format!("admission webhook {webhook:?} denied the request without explanation"),
     };
-    let code = status["code"].as_u64().and_then(|code| u16::try_from(code).ok());
+    let code = status["code"]
+        .as_u64()
+        .and_then(|code| u16::try_from(code).ok());
     let code = code.filter(|code| (400..600).contains(code)).unwrap_or(403);
     let mut failure = Failure::new(code, reason(code), message);
-    failure.details = status.get("details").filter(|details| details.is_object()).cloned();
+    failure.details = status
+        .get("details")
+        .filter(|details| details.is_object())
+        .cloned();
     failure
 }
 

@@ -84,7 +84,10 @@ impl Webhook {
             Value::Null => Some(LabelSelector::default()),
             selector => LabelSelector::from_json(selector).ok(),
         };
-        let timeout_s = webhook["timeoutSeconds"].as_u64().unwrap_or(TIMEOUT_S).clamp(1, TIMEOUT_S_MAX);
+        let timeout_s = webhook["timeoutSeconds"]
+            .as_u64()
+            .unwrap_or(TIMEOUT_S)
+            .clamp(1, TIMEOUT_S_MAX);
         Some(Webhook {
             name: text("name").to_owned(),
             client: ClientConfig::parse(&webhook["clientConfig"]),
@@ -92,14 +95,25 @@ impl Webhook {
             timeout: Duration::from_secs(timeout_s),
             reinvoked: text("reinvocationPolicy") == "IfNeeded",
             has_side_effects: !matches!(text("sideEffects"), "None" | "NoneOnDryRun"),
-            rules: webhook["rules"].as_array().into_iter().flatten().map(Rule::parse).collect(),
+            rules: webhook["rules"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(Rule::parse)
+                .collect(),
             namespaces: selector("namespaceSelector")?,
             objects: selector("objectSelector")?,
         })
     }
 
     /// Whether the webhook is to be asked about this write.
-    pub(crate) fn wants(&self, call: &Call, operation: Operation, object: &Value, old: Option<&Value>) -> bool {
+    pub(crate) fn wants(
+        &self,
+        call: &Call,
+        operation: Operation,
+        object: &Value,
+        old: Option<&Value>,
+    ) -> bool {
         self.rules.iter().any(|rule| rule.covers(call, operation))
             && (self.objects.is_empty()
                 || self.objects.matches(object)
@@ -112,10 +126,15 @@ impl Webhook {
             return true;
         }
         if call.kind.namespaced() {
-            return namespace(&call.server, &call.path.namespace).is_some_and(|namespace| self.namespaces.matches(&namespace));
+            return namespace(&call.server, &call.path.namespace)
+                .is_some_and(|namespace| self.namespaces.matches(&namespace));
         }
         if call.kind.group().is_empty() && call.kind.plural() == "namespaces" {
-            return self.namespaces.matches(if object.is_null() { old.unwrap_or(object) } else { object });
+            return self.namespaces.matches(if object.is_null() {
+                old.unwrap_or(object)
+            } else {
+                object
+            });
         }
         // Other cluster-wide objects are in no namespace that could be left out.
         true
@@ -129,18 +148,30 @@ fn namespace(server: &Server, name: &str) -> Option<Value> {
 impl ClientConfig {
     fn parse(config: &Value) -> ClientConfig {
         let service = config["service"].as_object().map(|service| {
-            let text = |field: &str| service.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let text = |field: &str| {
+                service
+                    .get(field)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+                    .to_owned()
+            };
             ServiceReference {
                 namespace: text("namespace"),
                 name: text("name"),
                 path: text("path"),
-                port: service.get("port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok()).unwrap_or(443),
+                port: service
+                    .get("port")
+                    .and_then(Value::as_u64)
+                    .and_then(|port| u16::try_from(port).ok())
+                    .unwrap_or(443),
             }
         });
         ClientConfig {
             url: config["url"].as_str().map(str::to_owned),
             service,
-            ca_pem: STANDARD.decode(config["caBundle"].as_str().unwrap_or_default()).unwrap_or_default(),
+            ca_pem: STANDARD
+                .decode(config["caBundle"].as_str().unwrap_or_default())
+                .unwrap_or_default(),
             tls: OnceLock::new(),
         }
     }
@@ -149,7 +180,11 @@ impl ClientConfig {
 impl Rule {
     fn parse(rule: &Value) -> Rule {
         let list = |field: &str| {
-            let words = rule[field].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let words = rule[field]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str);
             words.map(str::to_owned).collect::<Vec<_>>()
         };
         Rule {
@@ -172,7 +207,10 @@ impl Rule {
             && has(&self.operations, operation.word())
             && has(&self.groups, call.kind.group())
             && has(&self.versions, call.kind.version())
-            && self.resources.iter().any(|pattern| covers_resource(pattern, call.kind.plural(), &call.path.subresource))
+            && self
+                .resources
+                .iter()
+                .any(|pattern| covers_resource(pattern, call.kind.plural(), &call.path.subresource))
     }
 }
 
@@ -180,7 +218,8 @@ fn covers_resource(pattern: &str, resource: &str, subresource: &str) -> bool {
     match pattern.split_once('/') {
         None => subresource.is_empty() && (pattern == "*" || pattern == resource),
         Some((left, right)) => {
-            (left == "*" || left == resource) && (right == "*" || (right == subresource && !subresource.is_empty()))
+            (left == "*" || left == resource)
+                && (right == "*" || (right == subresource && !subresource.is_empty()))
         }
     }
 }
@@ -192,7 +231,11 @@ mod tests {
     #[test]
     fn resource_patterns() {
         let check = |pattern, resource, subresource, expected| {
-            assert_eq!(covers_resource(pattern, resource, subresource), expected, "{pattern} {resource}/{subresource}");
+            assert_eq!(
+                covers_resource(pattern, resource, subresource),
+                expected,
+                "{pattern} {resource}/{subresource}"
+            );
         };
         check("pods", "pods", "", true);
         check("pods", "pods", "status", false);
