@@ -114,7 +114,7 @@ impl Metrics {
     /// Fresh counters.
     pub fn new() -> Self {
         let metrics = Self {
-            registry: Mutex::new(Registry::with_prefix("meshgate")),
+            registry: Mutex::new(Registry::default()),
             series: AtomicU64::new(0),
             requests: Family::default(),
             latencies: Family::new_with_constructor(latency_histogram as fn() -> Histogram),
@@ -129,29 +129,29 @@ impl Metrics {
         };
         metrics.register(|registry| {
             let m = &metrics;
-            registry.register("requests", "Requests answered", m.requests.clone());
+            registry.register("meshgate_requests", "Requests answered", m.requests.clone());
             registry.register(
-                "request_duration_seconds",
+                "meshgate_request_duration_seconds",
                 "From the request head to the end of the answer",
                 m.latencies.clone(),
             );
-            registry.register("connections", "Connections accepted", m.connections.clone());
-            registry.register("connections_open", "Connections open now", m.open.clone());
+            registry.register("meshgate_connections", "Connections accepted", m.connections.clone());
+            registry.register("meshgate_connections_open", "Connections open now", m.open.clone());
             registry.register(
-                "connections_refused",
+                "meshgate_connections_refused",
                 "Connections closed before a request",
                 m.refused.clone(),
             );
-            registry.register("bytes", "Body and tunnel bytes passed on", m.bytes.clone());
+            registry.register("meshgate_bytes", "Body and tunnel bytes passed on", m.bytes.clone());
             registry.register(
-                "upstream_events",
+                "meshgate_upstream_events",
                 "Connections, retries, ejections and returns of endpoints",
                 m.upstream.clone(),
             );
-            registry.register("rate_limit", "Decisions of rate limits", m.limits.clone());
-            registry.register("tcp_connections", "TCP connections passed on", m.tcp.clone());
+            registry.register("meshgate_rate_limit", "Decisions of rate limits", m.limits.clone());
+            registry.register("meshgate_tcp_connections", "TCP connections passed on", m.tcp.clone());
             registry.register(
-                "access_records_lost",
+                "meshgate_access_records_lost",
                 "Access records dropped because the reader was too slow",
                 m.records_lost.clone(),
             );

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use meshgate_api::names::{PORT_INBOUND, PORT_MTLS, PORT_OUTBOUND};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::{Ip6tOriginalDst, OriginalDst};
 use tokio::net::TcpStream;
@@ -13,7 +14,6 @@ use crate::detect::{Detected, Spoken, detect};
 use crate::io::Io;
 use crate::listen::OriginalDestination;
 use crate::service::Protocol;
-use crate::snapshot::Mtls;
 use crate::tcp;
 
 pub(super) async fn serve(
@@ -38,21 +38,13 @@ pub(super) async fn serve(
         },
     };
     connection.destination = Some(destination);
-    let snapshot = connection.shared.snapshot.load_full();
     let protocol = match connection.direction {
-        Direction::Inbound => {
-            if snapshot.workload.mtls(destination.port()) == Mtls::Strict {
-                return metrics.refused(name, "mtls-required");
-            }
-            Protocol::Auto
-        }
-        Direction::Outbound | Direction::Edge => snapshot
-            .services
-            .at(destination)
-            .or_else(|| Some(snapshot.services.of_endpoint(destination)?.0))
-            .map_or(Protocol::Tcp, |service| service.protocol()),
+        Direction::Inbound => match inbound(&connection, destination) {
+            Ok(protocol) => protocol,
+            Err(why) => return metrics.refused(name, why),
+        },
+        Direction::Outbound | Direction::Edge => outbound(&connection, destination).await,
     };
-    drop(snapshot);
     let mut io = Io::from(stream);
     if protocol == Protocol::Tcp {
         return tcp::serve(connection, io, destination).await;
@@ -68,6 +60,47 @@ pub(super) async fn serve(
         }
         Detected::Gone => {}
     }
+}
+
+/// Ports of the sidecar itself; what is redirected for them was never meant for the application.
+const OWN_PORTS: [u16; 3] = [PORT_OUTBOUND, PORT_INBOUND, PORT_MTLS];
+
+fn inbound(connection: &Connection, destination: SocketAddr) -> Result<Protocol, &'static str> {
+    let port = destination.port();
+    if OWN_PORTS.contains(&port) {
+        return Err("loop");
+    }
+    // Plaintext where mTLS is required is refused when it is permitted or not: HTTP gets an answer that says why.
+    Ok(match is_opaque(connection, port) {
+        true => Protocol::Tcp,
+        false => Protocol::Auto,
+    })
+}
+
+/// What the destination's service speaks; the owner is asked about one that nobody knows.
+async fn outbound(connection: &Connection, destination: SocketAddr) -> Protocol {
+    let known = || {
+        let snapshot = connection.shared.snapshot.load();
+        let services = &snapshot.services;
+        let service = services
+            .at(destination)
+            .or_else(|| services.of_endpoint(destination).map(|(service, _)| service));
+        service.map(|service| service.protocol())
+    };
+    let mut protocol = known();
+    if let (None, Some(owner)) = (protocol, &connection.shared.options.unknown_destination) {
+        owner.ask(destination).await;
+        protocol = known();
+    }
+    match is_opaque(connection, destination.port()) {
+        true => Protocol::Tcp,
+        false => protocol.unwrap_or(Protocol::Tcp),
+    }
+}
+
+fn is_opaque(connection: &Connection, port: u16) -> bool {
+    let ranges = &connection.shared.options.opaque_ports;
+    ranges.iter().any(|range| range.contains(&port))
 }
 
 /// Where the connection was going before the kernel redirected it.

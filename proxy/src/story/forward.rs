@@ -14,9 +14,12 @@ use crate::clock::{chance, now};
 use crate::failure::{Failure, Reason, Retry, Side, Step};
 use crate::head::{Request, Response};
 use crate::record::Exchange;
-use crate::serve::Connection;
+use crate::serve::{Connection, Direction};
 use crate::service::{NoPick, Pass, Picked};
 use crate::upstream::{self, Attempt, Dialer, Held, Upgraded, Wire};
+
+/// At the edge even a service without a timeout of its own has one, so that nobody's connection hangs for ever.
+const EDGE_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
 
 pub(super) async fn forward(
     connection: &Arc<Connection>,
@@ -35,7 +38,11 @@ pub(super) async fn forward(
     live.count_request(now());
     let upgrade = request.upgrade.is_some();
     let attempts = attempts(connection, route, &mut request, exchange, Arc::new(place));
-    let answer = match policy.request_timeout {
+    let patience = match connection.direction {
+        Direction::Edge => policy.request_timeout.or(Some(EDGE_REQUEST_TIMEOUT)),
+        Direction::Outbound | Direction::Inbound => policy.request_timeout,
+    };
+    let answer = match patience {
         Some(patience) => tokio::time::timeout(patience, attempts)
             .await
             .unwrap_or_else(|_| Err(took_too_long(Reason::RequestTimeout, patience))),

@@ -1,0 +1,164 @@
+//! Forwarding: what arrives, what comes back.
+
+use meshgate_proxy::{EngineOptions, ListenerLimits, Policy};
+
+use crate::kit::{Act, Origin, Proxy, field, get, ok, read_message, service, soon, status_of};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+#[tokio::test]
+async fn a_request_goes_through_and_says_where_it_came_from() {
+    let origin = Origin::start(ok("hello")).await;
+    let proxy = Proxy::edge(service(&[&origin], Policy::default()));
+    let request = "GET /a/../b?q=1 HTTP/1.1\r\nHost: a.test:80\r\nX-Forwarded-For: 6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\nX-Forwarded-Client-Cert: By=x\r\nMeshgate-Dest: 1\r\nConnection: close, X-Hop, X-Forwarded-For\r\nX-Hop: 1\r\nKeep-Alive: 1\r\n\r\n";
+    let answer = proxy.raw(request).await;
+    assert_eq!(status_of(&answer), 200, "{answer}");
+    assert!(answer.ends_with("hello"));
+    assert_eq!(field(&answer, "server"), Some("meshgate"));
+    assert!(field(&answer, "date").is_some());
+    let seen = &origin.seen()[0];
+    assert!(seen.starts_with("GET /b?q=1 HTTP/1.1\r\n"), "{seen}");
+    for (name, expected) in [
+        ("host", Some("a.test:80")),
+        ("x-forwarded-for", Some("127.0.0.1")),
+        ("x-real-ip", Some("127.0.0.1")),
+        ("x-forwarded-proto", Some("http")),
+        ("x-forwarded-host", Some("a.test:80")),
+        ("forwarded", Some("for=127.0.0.1;host=\"a.test:80\";proto=http")),
+        ("x-forwarded-client-cert", None),
+        ("meshgate-dest", None),
+        ("x-hop", None),
+        ("keep-alive", None),
+    ] {
+        assert_eq!(field(seen, name), expected, "{name} in {seen}");
+    }
+    assert_eq!(field(seen, "x-request-id").map(str::len), Some(32));
+    assert_eq!(field(seen, "traceparent").map(str::len), Some(55));
+}
+
+#[tokio::test]
+async fn a_trusted_peer_is_believed() {
+    let origin = Origin::start(ok("")).await;
+    let options = EngineOptions {
+        trusted_peers: vec!["127.0.0.0/8".parse().unwrap()],
+        ..EngineOptions::default()
+    };
+    let web = service(&[&origin], Policy::default());
+    let proxy = Proxy::edge_with(web, options, ListenerLimits::default());
+    let request = "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 9.9.9.9\r\nX-Forwarded-Proto: https\r\nX-Request-ID: abc\r\nConnection: close\r\n\r\n";
+    proxy.raw(request).await;
+    let seen = &origin.seen()[0];
+    assert_eq!(field(seen, "x-forwarded-for"), Some("9.9.9.9, 127.0.0.1"));
+    assert_eq!(field(seen, "x-real-ip"), Some("9.9.9.9"));
+    assert_eq!(field(seen, "x-forwarded-proto"), Some("https"));
+    assert_eq!(field(seen, "x-request-id"), Some("abc"));
+}
+
+#[tokio::test]
+async fn connections_are_used_again_at_both_ends() {
+    let origin = Origin::start(ok("x")).await;
+    let proxy = Proxy::edge(service(&[&origin], Policy::default()));
+    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+    let mut buffer = Vec::new();
+    for _ in 0..20 {
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+            .await
+            .unwrap();
+        let answer = soon(read_message(&mut client, &mut buffer)).await.unwrap();
+        assert_eq!(status_of(&answer), 200);
+    }
+    assert_eq!((origin.seen().len(), origin.connections()), (20, 1));
+}
+
+#[tokio::test]
+async fn bodies_pass_with_their_framing_and_trailers() {
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 6\r\n\r\n";
+    let origin = Origin::start(Act::Say(chunked.into())).await;
+    let proxy = Proxy::edge(service(&[&origin], Policy::default()));
+    let request = "POST /up HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nTE: trailers\r\nConnection: close, te\r\n\r\nhello";
+    let answer = proxy.raw(request).await;
+    assert!(answer.contains("3\r\nabc\r\n0\r\n"), "{answer}");
+    assert!(answer.to_lowercase().contains("x-sum: 6"), "{answer}");
+    let seen = &origin.seen()[0];
+    assert!(seen.ends_with("\r\n\r\nhello"), "{seen}");
+    assert_eq!(field(seen, "content-length"), Some("5"));
+    let request = "POST /up HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    assert_eq!(status_of(&proxy.raw(request).await), 200);
+    assert_eq!(field(&origin.seen()[1], "transfer-encoding"), Some("chunked"));
+}
+
+#[tokio::test]
+async fn head_and_no_content_have_no_body() {
+    let origin = Origin::start(ok("")).await;
+    let proxy = Proxy::edge(service(&[&origin], Policy::default()));
+    origin.next([Act::Say("HTTP/1.1 200 OK\r\nContent-Length: 42\r\n\r\n".into())]);
+    let answer = proxy.raw("HEAD / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(field(&answer, "content-length"), Some("42"));
+    assert!(answer.ends_with("\r\n\r\n"));
+    origin.next([Act::Say("HTTP/1.1 204 No Content\r\n\r\n".into())]);
+    let answer = proxy.get("/").await;
+    assert_eq!(status_of(&answer), 204);
+    assert!(answer.ends_with("\r\n\r\n"));
+}
+
+#[tokio::test]
+async fn nowhere_to_go_says_why() {
+    let origin = Origin::start(ok("")).await;
+    let proxy = Proxy::edge(service(&[&origin], Policy::default()));
+    proxy.engine.swap(meshgate_proxy::Snapshot::default());
+    let answer = proxy.get("/x").await;
+    assert_eq!(status_of(&answer), 404);
+    assert_eq!(field(&answer, "meshgate-reason"), Some("no-route; host \"a.test\""));
+    assert_eq!(field(&answer, "server"), Some("meshgate"));
+    let json = proxy
+        .raw("GET /x HTTP/1.1\r\nHost: a.test\r\nAccept: application/json\r\nConnection: close\r\n\r\n")
+        .await;
+    assert!(json.ends_with("{\"status\":404,\"reason\":\"no-route\",\"detail\":\"host \\\"a.test\\\"\"}\n"), "{json}");
+    let grpc = proxy
+        .raw("POST /x HTTP/1.1\r\nHost: a.test\r\nContent-Type: application/grpc\r\nConnection: close\r\n\r\n")
+        .await;
+    assert_eq!((status_of(&grpc), field(&grpc, "grpc-status")), (200, Some("12")));
+    let empty = service(&[], Policy::default());
+    proxy.engine.swap(crate::kit::everything_to(empty, vec![]));
+    let answer = proxy.raw(&get("/")).await;
+    assert_eq!(status_of(&answer), 503);
+    assert_eq!(field(&answer, "meshgate-reason"), Some("no-endpoint; shop/web:80 has no endpoints"));
+}
+
+#[tokio::test]
+async fn a_cut_answer_is_never_shown_as_complete() {
+    let origin = Origin::start(ok("")).await;
+    let proxy = Proxy::edge(service(&[&origin], Policy::default()));
+    let cut = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+    origin.next([Act::SayAndClose(cut.into())]);
+    let answer = proxy.get("/").await;
+    assert!(answer.contains("abc") && !answer.contains("0\r\n\r\n"), "{answer}");
+    assert_eq!(status_of(&proxy.get("/").await), 200);
+    assert_eq!(origin.connections(), 2, "the cut connection was not used again");
+}
+
+#[tokio::test]
+async fn drain_finishes_what_was_begun_and_takes_nothing_new() {
+    let origin = Origin::start(Act::Hang).await;
+    let mut proxy = Proxy::edge(service(&[&origin], Policy::default()));
+    let idle = TcpStream::connect(proxy.address()).await.unwrap();
+    let slow = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone";
+    origin.next([Act::Say(slow.into())]);
+    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+    client
+        .write_all(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\na")
+        .await
+        .unwrap();
+    proxy.shutdown.cancel();
+    // The rest of a request that was begun.
+    client.write_all(b"b").await.unwrap();
+    let mut buffer = Vec::new();
+    let answer = soon(read_message(&mut client, &mut buffer)).await;
+    if let Some(answer) = answer {
+        assert!(answer.ends_with("done"), "{answer}");
+    }
+    drop(idle);
+    soon(&mut proxy.running).await.unwrap().unwrap();
+    assert!(TcpStream::connect(proxy.address()).await.is_err());
+}

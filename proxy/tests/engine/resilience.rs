@@ -1,0 +1,183 @@
+//! Failing endpoints: retried elsewhere, ejected, taken back; timeouts; budgets.
+
+use std::time::Duration;
+
+use meshgate_proxy::Policy;
+use meshgate_routing::upstream::{Backoff, BreakerPolicy, RetryOn, RetryPolicy};
+
+use crate::kit::{Act, Origin, Proxy, field, ok, service, status, status_of};
+
+fn retrying(on: &[&str]) -> RetryPolicy {
+    RetryPolicy {
+        on: RetryOn::parse(on.iter().copied()).unwrap(),
+        backoff: Backoff::new(Duration::from_millis(1), Duration::from_millis(2)),
+        ..RetryPolicy::default()
+    }
+}
+
+#[tokio::test]
+async fn a_dead_endpoint_costs_no_request() {
+    let (dead, alive) = (Origin::start(ok("")).await, Origin::start(ok("alive")).await);
+    let web = service(&[&dead, &alive], Policy::default());
+    let proxy = Proxy::edge(web);
+    drop(dead);
+    for _ in 0..20 {
+        let answer = proxy.get("/").await;
+        assert!(answer.ends_with("alive"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_is_retried_elsewhere_with_its_body() {
+    let (bad, good) = (Origin::start(status(503, "no")).await, Origin::start(ok("yes")).await);
+    let policy = Policy {
+        retries: retrying(&["503"]),
+        ..Policy::default()
+    };
+    let proxy = Proxy::edge(service(&[&bad, &good], policy));
+    let request = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
+    for _ in 0..10 {
+        let answer = proxy.raw(request).await;
+        assert!(answer.ends_with("yes"), "{answer}");
+    }
+    assert!(good.seen().iter().all(|request| request.ends_with("hello")));
+}
+
+#[tokio::test]
+async fn what_may_have_been_processed_is_not_repeated_unasked() {
+    let origin = Origin::start(ok("")).await;
+    let proxy = Proxy::edge(service(&[&origin], Policy::default()));
+    origin.next([Act::Close]);
+    let request = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
+    let answer = proxy.raw(request).await;
+    assert_eq!(status_of(&answer), 502, "{answer}");
+    assert!(field(&answer, "meshgate-reason").unwrap().starts_with("upstream-reset; "));
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_its_server_closed_meanwhile_costs_no_request() {
+    let origin = Origin::start(ok("")).await;
+    let proxy = Proxy::edge(service(&[&origin], Policy::default()));
+    for _ in 0..10 {
+        // Answers as if it would keep the connection, and closes it.
+        let text = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        origin.next([Act::SayAndClose(text.into())]);
+        let answer = proxy.get("/").await;
+        assert_eq!(status_of(&answer), 200, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_per_try_timeout_holds_and_another_endpoint_answers() {
+    let (slow, fast) = (Origin::start(Act::Hang).await, Origin::start(ok("fast")).await);
+    let policy = Policy {
+        per_try_timeout: Some(Duration::from_millis(50)),
+        retries: retrying(&["PerTryTimeout"]),
+        ..Policy::default()
+    };
+    let proxy = Proxy::edge(service(&[&slow, &fast], policy));
+    for _ in 0..6 {
+        let answer = proxy.get("/").await;
+        assert!(answer.ends_with("fast"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn timeouts_say_which_one_it_was() {
+    let origin = Origin::start(Act::Hang).await;
+    for (request, per_try, reason) in [
+        (None, Some(Duration::from_millis(30)), "per-try-timeout; no answer within 30ms"),
+        (Some(Duration::from_millis(30)), None, "request-timeout; no answer within 30ms"),
+    ] {
+        let policy = Policy {
+            request_timeout: request,
+            per_try_timeout: per_try,
+            ..Policy::default()
+        };
+        let proxy = Proxy::edge(service(&[&origin], policy));
+        let answer = proxy.get("/").await;
+        assert_eq!(status_of(&answer), 504, "{answer}");
+        assert_eq!(field(&answer, "meshgate-reason"), Some(reason));
+    }
+}
+
+#[tokio::test]
+async fn a_failing_endpoint_is_ejected_and_taken_back() {
+    let (bad, good) = (Origin::start(status(500, "")).await, Origin::start(ok("")).await);
+    let policy = Policy {
+        breaker: BreakerPolicy {
+            consecutive_failures: 2,
+            ejection_base: Duration::from_millis(300),
+            ..BreakerPolicy::default()
+        },
+        ..Policy::default()
+    };
+    let proxy = Proxy::edge(service(&[&bad, &good], policy));
+    let mut failed = 0;
+    while proxy.engine.metrics().render().matches("result=\"ejected\"").count() == 0 {
+        failed += usize::from(status_of(&proxy.get("/").await) == 500);
+    }
+    assert_eq!(failed, 2);
+    let before = bad.seen().len();
+    bad.always(ok("back"));
+    // Its ejection ends by itself; one probe decides.
+    crate::kit::soon(async {
+        while bad.seen().len() == before {
+            proxy.get("/").await;
+        }
+    })
+    .await;
+    assert!(proxy.engine.metrics().render().contains("result=\"returned\""));
+}
+
+#[tokio::test]
+async fn the_only_endpoint_is_never_ejected() {
+    let origin = Origin::start(status(500, "")).await;
+    let policy = Policy {
+        breaker: BreakerPolicy {
+            consecutive_failures: 1,
+            ..BreakerPolicy::default()
+        },
+        ..Policy::default()
+    };
+    let proxy = Proxy::edge(service(&[&origin], policy));
+    for _ in 0..10 {
+        assert_eq!(status_of(&proxy.get("/").await), 500);
+    }
+    assert_eq!(origin.seen().len(), 10);
+}
+
+#[tokio::test]
+async fn the_budget_bounds_retries() {
+    let origin = Origin::start(status(503, "")).await;
+    let policy = Policy {
+        retries: RetryPolicy {
+            budget_percent: 20,
+            budget_min_per_second: 0,
+            ..retrying(&["503"])
+        },
+        breaker: BreakerPolicy {
+            consecutive_failures: 0,
+            ..BreakerPolicy::default()
+        },
+        ..Policy::default()
+    };
+    let proxy = Proxy::edge(service(&[&origin], policy));
+    for _ in 0..50 {
+        assert_eq!(status_of(&proxy.get("/").await), 503);
+    }
+    let sent = origin.seen().len();
+    assert!((51..=60).contains(&sent), "{sent}");
+}
+
+#[tokio::test]
+async fn no_connection_is_used_again_after_an_incomplete_exchange() {
+    let origin = Origin::start(ok("")).await;
+    let proxy = Proxy::edge(service(&[&origin], Policy::default()));
+    // Answered before the request was read; what follows on that connection would be read as a request.
+    origin.next([Act::Say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into())]);
+    proxy.get("/one").await;
+    proxy.get("/two").await;
+    assert_eq!(origin.connections(), 2);
+}
