@@ -27,13 +27,15 @@ fn read_answer(reader: &mut BufReader<TcpStream>) -> io::Result<Answer> {
     let head = read_head(reader)?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.ok_or_else(|| io::Error::other(format!("no status in {head:?}")))?;
+    let head = head.to_ascii_lowercase();
+    let length = head.split("content-length: ").nth(1);
+    let length = length.and_then(|rest| rest.lines().next()?.parse().ok());
     let mut body = String::new();
-    reader.read_to_string(&mut body)?;
-    Ok(Answer {
-        status,
-        head: head.to_ascii_lowercase(),
-        body,
-    })
+    match length {
+        Some(length) => reader.take(length).read_to_string(&mut body)?,
+        None => reader.read_to_string(&mut body)?,
+    };
+    Ok(Answer { status, head, body })
 }
 
 fn read_head(reader: &mut BufReader<TcpStream>) -> io::Result<String> {
