@@ -8,6 +8,7 @@ mod control;
 mod down;
 mod echo;
 mod image;
+mod inject;
 mod keeper;
 mod node;
 mod proxies;
@@ -62,7 +63,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Ingress(args) => proxies::ingress(&args),
         Command::Sidecar(args) => proxies::sidecar(&args),
         Command::Shim { args } => Ok(meshgate_agent::shim::main(&args)),
-        Command::Inject(_) => anyhow::bail!("not wired"),
+        Command::Inject(args) => inject::run(&args.file),
     }
 }
 
