@@ -1,1 +1,0 @@
-//! meshgate-benches

@@ -1,0 +1,198 @@
+//! Drives the edge of a cluster of its own and prints what it costs: requests/s, latency and CPU a request under `wrk` and
+//! `h2load`; then start-up, memory, and how long a change takes to be enforced. Figures are medians, with the range.
+//!
+//! Everything runs on one machine, load generators included, so the figures compare with each other and with an earlier
+//! run on the same machine. Run it with `benches/edge.sh`, which builds what it needs.
+
+mod cluster;
+mod figures;
+mod load;
+mod probe;
+mod process;
+mod propagation;
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use crate::cluster::{Cluster, Ports};
+use crate::figures::Series;
+use crate::load::{Scenario, Tool};
+
+/// What the command line asks for.
+struct Plan {
+    rounds: usize,
+    seconds: u64,
+}
+
+const SCENARIOS: [Scenario; 5] = [
+    Scenario {
+        name: "HTTP/1 keep-alive, 1 KiB",
+        tool: Tool::Wrk { connections: 64 },
+        host: "bench.test",
+        path: "/bytes/1024",
+    },
+    Scenario {
+        name: "HTTP/1 keep-alive, 64 KiB",
+        tool: Tool::Wrk { connections: 64 },
+        host: "bench.test",
+        path: "/bytes/65536",
+    },
+    Scenario {
+        name: "HTTP/1 over TLS, 1 KiB",
+        tool: Tool::H2load {
+            connections: 64,
+            streams: 1,
+            http1: true,
+        },
+        host: "bench.test",
+        path: "/bytes/1024",
+    },
+    Scenario {
+        name: "HTTP/2 over TLS, 1 KiB",
+        tool: Tool::H2load {
+            connections: 8,
+            streams: 8,
+            http1: false,
+        },
+        host: "bench.test",
+        path: "/bytes/1024",
+    },
+    Scenario {
+        name: "HTTP/1 to a meshed pod (mTLS), 1 KiB",
+        tool: Tool::Wrk { connections: 64 },
+        host: "mesh.test",
+        path: "/bytes/1024",
+    },
+];
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let plan = plan(std::env::args().skip(1))?;
+    let out = &mut std::io::stdout();
+    // Two providers are compiled in (kube's and ours are the same, but rustls cannot know).
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let ports = Ports::free().context("free ports")?;
+
+    writeln!(out, "{}\n", process::machine())?;
+    start_up(&plan, ports, out)?;
+
+    let cluster = Cluster::start(ports, &[])?;
+    let client = cluster.client().await?;
+    cluster::apply(&client, &cluster::manifest()?).await?;
+    for scenario in &SCENARIOS {
+        probe::until(ports.http, scenario.host, "/health", |answer| {
+            answer.status == 200
+        })?;
+    }
+    memory(&cluster, out)?;
+    load(&plan, &cluster, ports, out)?;
+    propagation::measure(&client, ports.http, plan.rounds * 10, out).await?;
+    drop(cluster);
+    Ok(())
+}
+
+fn plan(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Plan> {
+    let mut plan = Plan {
+        rounds: 5,
+        seconds: 5,
+    };
+    while let Some(name) = arguments.next() {
+        let mut number = || -> anyhow::Result<u64> {
+            let value = arguments.next().context("a number must follow")?;
+            value
+                .parse()
+                .with_context(|| format!("{value:?} is not a number"))
+        };
+        match name.as_str() {
+            "--rounds" => plan.rounds = number().context("--rounds")?.clamp(1, 100) as usize,
+            "--seconds" => plan.seconds = number().context("--seconds")?.clamp(1, 600),
+            _ => bail!("usage: edge.sh [--rounds N] [--seconds S]"),
+        }
+    }
+    Ok(plan)
+}
+
+/// `up` until everything is ready, and until the first 200 through the edge: on empty data with the demo, and again with
+/// the data of before.
+fn start_up(plan: &Plan, ports: Ports, out: &mut impl std::io::Write) -> anyhow::Result<()> {
+    let (mut first, mut ready) = (Series::default(), Series::default());
+    let (mut first_again, mut ready_again) = (Series::default(), Series::default());
+    for _ in 0..plan.rounds {
+        let mut cluster = Cluster::prepare(ports)?;
+        let times = cluster.up(&["--demo"], "shop.localhost")?;
+        first.push(times.first_answer.as_secs_f64());
+        ready.push(times.ready.as_secs_f64());
+        cluster.down()?;
+        let times = cluster.up(&["--demo"], "shop.localhost")?;
+        first_again.push(times.first_answer.as_secs_f64());
+        ready_again.push(times.ready.as_secs_f64());
+    }
+    writeln!(
+        out,
+        "start-up                               median s (range)"
+    )?;
+    writeln!(out, "  up --demo to the first 200           {first}")?;
+    writeln!(out, "  up --demo to everything ready        {ready}")?;
+    writeln!(out, "  the same with the data of before: 200 {first_again}")?;
+    writeln!(
+        out,
+        "  … everything ready                   {ready_again}\n"
+    )?;
+    Ok(())
+}
+
+/// Resident memory of an idle cluster, a process a line.
+fn memory(cluster: &Cluster, out: &mut impl std::io::Write) -> anyhow::Result<()> {
+    // What start-up needed is given back within seconds.
+    std::thread::sleep(Duration::from_secs(10));
+    writeln!(
+        out,
+        "idle memory                            MiB resident (proportional)"
+    )?;
+    let mut sum = process::Memory::default();
+    for component in cluster.components()? {
+        let memory = process::memory(component.pid)?;
+        writeln!(out, "  {:<37} {memory}", component.name)?;
+        if !component.name.starts_with("sidecar") {
+            sum = sum + memory;
+        }
+    }
+    writeln!(out, "  {:<37} {sum}\n", "control + agent + edge")?;
+    Ok(())
+}
+
+fn load(
+    plan: &Plan,
+    cluster: &Cluster,
+    ports: Ports,
+    out: &mut impl std::io::Write,
+) -> anyhow::Result<()> {
+    let edge = cluster.pid_of("edge")?;
+    writeln!(
+        out,
+        "edge under load                        requests/s        p50 ms        p99 ms        edge CPU µs/request"
+    )?;
+    let duration = Duration::from_secs(plan.seconds);
+    for scenario in &SCENARIOS {
+        let (mut rate, mut p50) = (Series::default(), Series::default());
+        let (mut p99, mut cpu) = (Series::default(), Series::default());
+        for _ in 0..plan.rounds {
+            let before = process::cpu(edge)?;
+            let result = scenario.run(ports, duration)?;
+            let used = process::cpu(edge)? - before;
+            rate.push(result.requests as f64 / result.elapsed.as_secs_f64());
+            p50.push(result.p50.as_secs_f64() * 1e3);
+            p99.push(result.p99.as_secs_f64() * 1e3);
+            cpu.push(used.as_secs_f64() * 1e6 / result.requests as f64);
+        }
+        writeln!(
+            out,
+            "  {:<37}{rate:>13}{p50:>20}{p99:>20}{cpu:>20}",
+            scenario.name
+        )?;
+    }
+    writeln!(out)?;
+    Ok(())
+}

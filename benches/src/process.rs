@@ -1,0 +1,79 @@
+//! What a process used, from /proc.
+
+use std::fmt;
+use std::fs;
+use std::ops::Add;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+/// `USER_HZ`: what /proc counts CPU time in, fixed at 100 on Linux.
+const TICK: Duration = Duration::from_millis(10);
+
+/// CPU time of all threads, user and system.
+pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the process is gone")?;
+    // The second field is the command in parentheses, and may hold anything.
+    let fields = stat.rsplit_once(") ").context("no fields")?.1;
+    let fields: Vec<&str> = fields.split(' ').collect();
+    let ticks = |index: usize| -> anyhow::Result<u32> {
+        let field = fields.get(index).context("a field is missing")?;
+        field.parse().context("not a number")
+    };
+    // utime and stime are fields 14 and 15; the state, field 3, comes first here.
+    Ok(TICK * (ticks(11)? + ticks(12)?))
+}
+
+/// Resident memory, and the share of it when pages are divided among those who map them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Memory {
+    resident_kib: u64,
+    proportional_kib: u64,
+}
+
+pub(crate) fn memory(pid: u32) -> anyhow::Result<Memory> {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
+        .context("the process is gone, or not ours to see")?;
+    let field = |name: &str| -> anyhow::Result<u64> {
+        let line = rollup.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        let number = number.with_context(|| format!("no {name}"))?;
+        number.parse().context("not a number")
+    };
+    Ok(Memory {
+        resident_kib: field("Rss:")?,
+        proportional_kib: field("Pss:")?,
+    })
+}
+
+impl Add for Memory {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            resident_kib: self.resident_kib + other.resident_kib,
+            proportional_kib: self.proportional_kib + other.proportional_kib,
+        }
+    }
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |kib: u64| kib as f64 / 1024.0;
+        let (resident, proportional) = (mib(self.resident_kib), mib(self.proportional_kib));
+        write!(f, "{resident:.1} ({proportional:.1})")
+    }
+}
+
+/// What the figures were measured on.
+pub(crate) fn machine() -> String {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo
+        .lines()
+        .find(|line| line.starts_with("model name"))
+        .and_then(|line| line.split_once(": "))
+        .map_or("unknown", |(_, model)| model);
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{cores} cores, {model}, Linux {}", kernel.trim())
+}
