@@ -99,8 +99,16 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, ClusterPkiErr
     }
 }
 
+/// Whether a file must be on the disk before the next step. What can be made anew at the next start need not: some 20
+/// files are made at the first, and each wait for the disk takes milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    ForGood,
+    Renewable,
+}
+
 /// Writes whole or not at all, readable by the owner only.
-pub(super) fn write(path: &Path, text: &str) -> Result<(), ClusterPkiError> {
+pub(super) fn write(path: &Path, text: &str, keep: Keep) -> Result<(), ClusterPkiError> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
@@ -116,7 +124,9 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), ClusterPkiError> {
             .mode(0o600)
             .open(&temporary)?;
         file.write_all(text.as_bytes())?;
-        file.sync_data()?;
+        if keep == Keep::ForGood {
+            file.sync_all()?;
+        }
         fs::rename(&temporary, path)
     };
     attempt().map_err(|source| ClusterPkiError::Write {
@@ -131,7 +141,7 @@ pub(super) fn write_if_changed(path: &Path, text: &str) -> Result<(), ClusterPki
     {
         return Ok(());
     }
-    write(path, text)
+    write(path, text, Keep::Renewable)
 }
 
 /// Why the cluster's PKI is not complete. Each names the file and, where there is one, the remedy.

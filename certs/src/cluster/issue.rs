@@ -16,7 +16,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 
 use super::KeyFiles;
-use super::files::{self, ClusterPkiError, Files};
+use super::files::{self, ClusterPkiError, Files, Keep};
 use crate::authority::{certifies, random_serial, set_span};
 use crate::expiry::Validity;
 
@@ -69,12 +69,12 @@ pub(super) fn authority(
                 Some(key_pem) => authority_key(&paths.key, &key_pem)?,
                 None => {
                     let key = generate("the cluster CA")?;
-                    files::write(&paths.key, &key.serialize_pem())?;
+                    files::write(&paths.key, &key.serialize_pem(), Keep::ForGood)?;
                     key
                 }
             };
             let cert_pem = self_signed(&key, now)?;
-            files::write(&paths.cert, &cert_pem)?;
+            files::write(&paths.cert, &cert_pem, Keep::ForGood)?;
             (cert_pem, key)
         }
     };
@@ -105,7 +105,10 @@ pub(super) fn service_account_key(files: &Files) -> Result<(), ClusterPkiError> 
         Some(pem) => KeyPair::from_pem(&pem)
             .map(|_| ())
             .map_err(|why| ClusterPkiError::damaged(&path, why)),
-        None => files::write(&path, &generate("service accounts")?.serialize_pem()),
+        None => {
+            let key = generate("service accounts")?;
+            files::write(&path, &key.serialize_pem(), Keep::ForGood)
+        }
     }
 }
 
@@ -141,8 +144,8 @@ impl ClusterAuthority {
             }
         }
         let issued = self.issue(wanted, now)?;
-        files::write(&paths.key, &issued.key_pem)?;
-        files::write(&paths.cert, &issued.cert_pem)?;
+        files::write(&paths.key, &issued.key_pem, Keep::Renewable)?;
+        files::write(&paths.cert, &issued.cert_pem, Keep::Renewable)?;
         Ok(issued)
     }
 
