@@ -78,7 +78,10 @@ impl Edge {
     async fn end(self) {
         self.shutdown.cancel();
         let ended = tokio::time::timeout(TEST_DEADLINE, self.running).await;
-        ended.expect("in time").expect("no panic").expect("no error");
+        ended
+            .expect("in time")
+            .expect("no panic")
+            .expect("no error");
     }
 }
 
@@ -92,7 +95,14 @@ fn give_once(server: UnixListener, socket: TcpListener) {
         let descriptors = [socket.as_raw_fd()];
         let control = [ControlMessage::ScmRights(&descriptors)];
         let bytes = [IoSlice::new(b"ok\n")];
-        sendmsg::<()>(stream.as_raw_fd(), &bytes, &control, MsgFlags::empty(), None).unwrap();
+        sendmsg::<()>(
+            stream.as_raw_fd(),
+            &bytes,
+            &control,
+            MsgFlags::empty(),
+            None,
+        )
+        .unwrap();
     });
 }
 
@@ -105,7 +115,10 @@ async fn get(to: SocketAddr, host: &'static str, path: &'static str) -> Answer {
         let mut text = String::new();
         (&stream).read_to_string(&mut text)?;
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
         Ok(Answer {
             status: status.ok_or_else(|| io::Error::other(format!("no status: {text:?}")))?,
             head: head.to_ascii_lowercase(),
@@ -133,7 +146,8 @@ fn application(name: &'static str) -> SocketAddr {
                     }
                     let body = format!("{name}\n{head}");
                     let length = body.len();
-                    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
+                    let answer =
+                        format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
                     (&stream).write_all(answer.as_bytes())?;
                 }
             });
@@ -179,45 +193,83 @@ async fn routes_follow_the_configuration_and_outlive_the_control_plane() {
     let mut edge = Edge::start(1, |control| {
         control.set_service(service("web", application("web")));
         control.set_service(service("cart", application("cart")));
-        control.set_host(host("shop.test", &[("/", "shop/web:80"), ("/cart", "shop/cart:80")]));
+        control.set_host(host(
+            "shop.test",
+            &[("/", "shop/web:80"), ("/cart", "shop/cart:80")],
+        ));
         control.set_host(host("*", &[("/", "shop/web:80")]));
     })
     .await;
     // The first connection waits for the configuration instead of getting a wrong answer.
     let answer = edge.get("shop.test", "/").await;
-    assert_eq!((answer.status, answer.body.starts_with("web\n")), (200, true), "{}", answer.body);
+    assert_eq!(
+        (answer.status, answer.body.starts_with("web\n")),
+        (200, true),
+        "{}",
+        answer.body
+    );
     assert!(edge.ready().await);
     let forwarded = answer.body.to_ascii_lowercase();
-    assert!(forwarded.contains("x-forwarded-proto: http\r\n"), "{forwarded}");
-    assert!(edge.get("shop.test", "/cart/1").await.body.starts_with("cart\n"));
+    assert!(
+        forwarded.contains("x-forwarded-proto: http\r\n"),
+        "{forwarded}"
+    );
+    assert!(
+        edge.get("shop.test", "/cart/1")
+            .await
+            .body
+            .starts_with("cart\n")
+    );
     assert!(edge.get("else.test", "/").await.body.starts_with("web\n"));
 
     let generation = edge.control.remove(Kind::EdgeHost, "*");
     edge.control.enforced(generation).await;
     let unknown = edge.get("else.test", "/").await;
     assert_eq!(unknown.status, 404);
-    assert!(unknown.head.contains("meshgate-reason: no-route"), "{}", unknown.head);
+    assert!(
+        unknown.head.contains("meshgate-reason: no-route"),
+        "{}",
+        unknown.head
+    );
 
-    edge.control.set_service(service("web", application("web2")));
+    edge.control
+        .set_service(service("web", application("web2")));
     let refused = edge.control.set_host(wire::EdgeHost {
         host: "bad host".to_owned(),
         ..wire::EdgeHost::default()
     });
-    let nack = edge.control.answer(|answer| !answer.refusals.is_empty()).await;
+    let nack = edge
+        .control
+        .answer(|answer| !answer.refusals.is_empty())
+        .await;
     assert_eq!(nack.refusals[0].resource, "bad host");
     assert_eq!(nack.enforced_generation, refused);
     assert!(edge.get("shop.test", "/").await.body.starts_with("web2\n"));
 
     edge.control.die().await;
-    assert!(edge.get("shop.test", "/cart").await.body.starts_with("cart\n"));
+    assert!(
+        edge.get("shop.test", "/cart")
+            .await
+            .body
+            .starts_with("cart\n")
+    );
     assert!(edge.ready().await);
-    let metrics = get(SocketAddr::from((edge.address, 15020)), "scrape", "/metrics").await;
+    let metrics = get(
+        SocketAddr::from((edge.address, 15020)),
+        "scrape",
+        "/metrics",
+    )
+    .await;
     for series in [
         "identity_cert_expiration_timestamp_seconds",
         "push_resources_refused_total 1",
         "push_generation",
     ] {
-        assert!(metrics.body.contains(series), "{series} in {}", metrics.body);
+        assert!(
+            metrics.body.contains(series),
+            "{series} in {}",
+            metrics.body
+        );
     }
     edge.end().await;
 }
@@ -226,7 +278,9 @@ async fn routes_follow_the_configuration_and_outlive_the_control_plane() {
 async fn an_edge_without_configuration_waits_and_is_not_ready() {
     let mut edge = Edge::start(2, |_| {}).await;
     edge.control.opening(|_| true).await;
-    edge.control.answer(|answer| answer.type_url == Kind::EdgeHost.type_url()).await;
+    edge.control
+        .answer(|answer| answer.type_url == Kind::EdgeHost.type_url())
+        .await;
     let nothing = edge.get("shop.test", "/").await;
     assert_eq!(nothing.status, 404);
     edge.control.die().await;
@@ -243,11 +297,17 @@ async fn certificates_are_chosen_by_name_and_replaced() {
     .await;
     let to = SocketAddr::from((edge.address, 8443));
     edge.get("shop.test", "/").await;
-    let first = served_certificate(to, "shop.test").await.expect("a certificate");
+    let first = served_certificate(to, "shop.test")
+        .await
+        .expect("a certificate");
     assert!(served_certificate(to, "other.test").await.is_none());
-    let generation = edge.control.set_certificate("shop/tls", certificate("shop.test"));
+    let generation = edge
+        .control
+        .set_certificate("shop/tls", certificate("shop.test"));
     edge.control.enforced(generation).await;
-    let second = served_certificate(to, "shop.test").await.expect("a certificate");
+    let second = served_certificate(to, "shop.test")
+        .await
+        .expect("a certificate");
     assert_ne!(first, second);
     edge.end().await;
 }
@@ -323,6 +383,70 @@ impl rustls::client::danger::ServerCertVerifier for Any {
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
         let provider = rustls::crypto::aws_lc_rs::default_provider();
-        provider.signature_verification_algorithms.supported_schemes()
+        provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
+}
+
+/// A host whose one rule is limited to `requests` in an hour.
+fn limited_host(scope: wire::rate_limit::Scope, requests: u64, replicas: u32) -> wire::EdgeHost {
+    let mut limited = host("shop.test", &[("/", "shop/web:80")]);
+    limited.rules[0].rate_limits = vec![wire::RateLimit {
+        id: format!("shop/limits/{scope:?}"),
+        name: "per-hour".to_owned(),
+        requests,
+        per: Some(prost_types::Duration {
+            seconds: 3600,
+            nanos: 0,
+        }),
+        scope: scope.into(),
+        replicas,
+        ..wire::RateLimit::default()
+    }];
+    limited
+}
+
+/// The statuses of five requests in a row.
+async fn five(edge: &Edge) -> Vec<u16> {
+    let mut statuses = Vec::new();
+    for _ in 0..5 {
+        statuses.push(edge.get("shop.test", "/").await.status);
+    }
+    statuses
+}
+
+#[tokio::test]
+async fn rate_limits_are_local_or_leased_and_fall_back_to_a_share() {
+    let mut edge = Edge::start(4, |control| {
+        control.set_service(service("web", application("web")));
+        control.set_host(limited_host(wire::rate_limit::Scope::Local, 2, 1));
+    })
+    .await;
+    assert_eq!(five(&edge).await, [200, 200, 429, 429, 429]);
+    let refused = edge.get("shop.test", "/").await;
+    for field in [
+        "retry-after: ",
+        "ratelimit: ",
+        "meshgate-reason: rate-limited; per-hour",
+    ] {
+        assert!(refused.head.contains(field), "{field} in {}", refused.head);
+    }
+
+    // This owner grants whatever is wanted.
+    let leased = limited_host(wire::rate_limit::Scope::Global, 4, 2);
+    let generation = edge.control.set_host(leased);
+    edge.control.enforced(generation).await;
+    assert_eq!(five(&edge).await, [200; 5]);
+
+    // Without the owner a replica takes its share.
+    edge.control.refuse_quotas();
+    edge.control.die().await;
+    edge.control.resume().await;
+    let mut shared = limited_host(wire::rate_limit::Scope::Global, 4, 2);
+    shared.rules[0].rate_limits[0].id = "shop/limits/shared".to_owned();
+    let generation = edge.control.set_host(shared);
+    edge.control.enforced(generation).await;
+    assert_eq!(five(&edge).await, [200, 200, 429, 429, 429]);
+    edge.end().await;
 }

@@ -54,7 +54,10 @@ fn sidecar_process() {
             ..PodName::default()
         },
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let served = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
@@ -67,7 +70,10 @@ fn sidecar_process() {
         meshgate_sidecar::run(options, shutdown).await
     });
     if let Err(error) = served {
-        eprintln!("sidecar {pod}: {}", meshgate_proxy::push::report::Chain(&error));
+        eprintln!(
+            "sidecar {pod}: {}",
+            meshgate_proxy::push::report::Chain(&error)
+        );
         std::process::exit(1);
     }
     std::process::exit(0);
@@ -160,7 +166,9 @@ impl Mesh {
     /// The application in `front` calls the service.
     fn call(&self) -> std::io::Result<Answer> {
         let to = SocketAddr::from((SERVICE, APP_PORT));
-        self.front.host.enter(move || http::get(to, "web.shop", "/items"))
+        self.front
+            .host
+            .enter(move || http::get(to, "web.shop", "/items"))
     }
 }
 
@@ -210,7 +218,10 @@ fn pod(net: &TestNet, control: &FakeControl, number: u8, account: &str) -> Pod {
     let ready = SocketAddr::from((address, meshgate_api::names::PORT_READY));
     net.gateway.enter(move || {
         let deadline = Instant::now() + TEST_DEADLINE;
-        while !matches!(http::get(ready, "probe", "/readyz"), Ok(Answer { status: 200, .. })) {
+        while !matches!(
+            http::get(ready, "probe", "/readyz"),
+            Ok(Answer { status: 200, .. })
+        ) {
             assert!(Instant::now() < deadline, "the sidecar becomes ready");
             std::thread::yield_now();
         }
@@ -225,7 +236,11 @@ fn pod(net: &TestNet, control: &FakeControl, number: u8, account: &str) -> Pod {
 /// The CA's file is its owner's only; pods get it from a ConfigMap.
 fn open_copy(ca: &std::path::Path) -> PathBuf {
     use std::os::unix::fs::PermissionsExt as _;
-    let copy = ca.parent().and_then(|pki| pki.parent()).expect("a directory").join("ca-of-pods.crt");
+    let copy = ca
+        .parent()
+        .and_then(|pki| pki.parent())
+        .expect("a directory")
+        .join("ca-of-pods.crt");
     std::fs::copy(ca, &copy).expect("a copy");
     std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o644)).expect("its rights");
     copy
@@ -254,14 +269,23 @@ fn calls_between_pods_are_mtls_and_tell_who_calls() {
     // A destination that nobody knows is passed on as it is.
     mesh.net.gateway.enter(|| http::serve_heads(GATEWAY, 7000));
     let outside = SocketAddr::from((GATEWAY, 7000));
-    let answer = mesh.front.host.enter(move || http::get(outside, "outside", "/"));
+    let answer = mesh
+        .front
+        .host
+        .enter(move || http::get(outside, "outside", "/"));
     assert_eq!(answer.expect("an answer").status, 200);
 
     // The pod talks to itself without detours.
     let itself = SocketAddr::from((mesh.back.address, APP_PORT));
     let answer = mesh.back.host.enter(move || http::get(itself, "me", "/"));
     let answer = answer.expect("an answer");
-    assert!(!answer.body.to_ascii_lowercase().contains("x-forwarded-client-cert"), "{answer:?}");
+    assert!(
+        !answer
+            .body
+            .to_ascii_lowercase()
+            .contains("x-forwarded-client-cert"),
+        "{answer:?}"
+    );
 
     assert!(mesh.front.terminate(), "front's sidecar ends well");
     assert!(mesh.back.terminate(), "back's sidecar ends well");
@@ -274,16 +298,25 @@ fn strict_refuses_plaintext_and_permissive_does_not() {
     let refused = mesh.net.gateway.enter(move || http::get(app, "web", "/"));
     let refused = refused.expect("an answer");
     assert_eq!(refused.status, 403, "{refused:?}");
-    assert!(refused.head.contains("meshgate-reason: mtls-required"), "{refused:?}");
+    assert!(
+        refused.head.contains("meshgate-reason: mtls-required"),
+        "{refused:?}"
+    );
     let greeter = SocketAddr::from((mesh.back.address, GREETER_PORT));
     let heard = mesh.net.gateway.enter(move || http::greet(greeter));
-    assert!(!heard.unwrap_or_default().contains("hello"), "plaintext came through");
+    assert!(
+        !heard.unwrap_or_default().contains("hello"),
+        "plaintext came through"
+    );
 
     // Neither plaintext nor TLS without a certificate of the mesh gets anything out of the mTLS port.
     let mtls = SocketAddr::from((mesh.back.address, meshgate_api::names::PORT_MTLS));
     let answer = mesh.net.gateway.enter(move || http::get(mtls, "web", "/"));
     assert!(answer.is_err(), "{answer:?}");
-    let got = mesh.net.gateway.enter(move || tls_without_certificate(mtls));
+    let got = mesh
+        .net
+        .gateway
+        .enter(move || tls_without_certificate(mtls));
     assert_eq!(got, "", "a handshake without a certificate came through");
 
     let permissive = wire::Workload {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -69,6 +70,8 @@ struct State {
     openings: watch::Sender<Vec<wire::DeltaRequest>>,
     /// The peers of streams.
     peers: Mutex<Vec<Option<SpiffeId>>>,
+    /// Whether quotas are leased.
+    quotas: AtomicBool,
     /// Added to every `held_hash`, to make both ends differ.
     wrong_hash: Mutex<u64>,
 }
@@ -112,6 +115,7 @@ impl FakeControl {
             answers: watch::Sender::new(Vec::new()),
             openings: watch::Sender::new(Vec::new()),
             peers: Mutex::default(),
+            quotas: AtomicBool::new(true),
             wrong_hash: Mutex::new(0),
         };
         let mut control = Self {
@@ -256,6 +260,11 @@ impl FakeControl {
     /// Makes both ends differ (or agree again), as after a lost update.
     pub fn set_wrong_hash(&self, by: u64) {
         *lock(&self.state.wrong_hash) = by;
+    }
+
+    /// Refuses quota streams from now on; open ones end when this [dies](Self::die).
+    pub fn refuse_quotas(&self) {
+        self.state.quotas.store(false, Ordering::Relaxed);
     }
 
     /// Waits until some answer satisfies `condition`, and returns it.
@@ -406,6 +415,9 @@ impl wire::quota_server::Quota for Service {
         &self,
         request: Request<Streaming<wire::LeaseRequest>>,
     ) -> Result<Response<Self::LeaseStream>, Status> {
+        if !self.0.quotas.load(Ordering::Relaxed) {
+            return Err(Status::unavailable("no quotas"));
+        }
         let granted = request.into_inner().map(|message| {
             let grants = message?.demands.into_iter().map(|demand| wire::Grant {
                 limit: demand.limit,

@@ -25,7 +25,10 @@ pub(crate) fn get(to: SocketAddr, host: &str, path: &str) -> io::Result<Answer> 
 
 fn read_answer(reader: &mut BufReader<TcpStream>) -> io::Result<Answer> {
     let head = read_head(reader)?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
     let status = status.ok_or_else(|| io::Error::other(format!("no status in {head:?}")))?;
     let head = head.to_ascii_lowercase();
     let length = head.split("content-length: ").nth(1);
@@ -62,7 +65,10 @@ fn answer_heads(stream: TcpStream) -> io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     loop {
         let head = read_head(&mut reader)?;
-        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{head}", head.len());
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{head}",
+            head.len()
+        );
         (&stream).write_all(answer.as_bytes())?;
     }
 }
