@@ -67,7 +67,11 @@ const HEAD_BYTES_MAX: usize = 8 * 1024;
 
 impl Admin {
     /// Serves one socket until `shutdown`.
-    pub async fn serve(&self, socket: TcpListener, shutdown: CancellationToken) -> std::io::Result<()> {
+    pub async fn serve(
+        &self,
+        socket: TcpListener,
+        shutdown: CancellationToken,
+    ) -> std::io::Result<()> {
         socket.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(socket)?;
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -103,14 +107,21 @@ impl Admin {
     async fn answer(&self, mut stream: TcpStream) {
         let mut head = Vec::with_capacity(1024);
         while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-            if head.len() >= HEAD_BYTES_MAX || !matches!(stream.read_buf(&mut head).await, Ok(1..)) {
+            if head.len() >= HEAD_BYTES_MAX || !matches!(stream.read_buf(&mut head).await, Ok(1..))
+            {
                 return;
             }
         }
         let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
         let mut words = line.split(|byte| *byte == b' ');
-        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+        let (method, target) = (
+            words.next().unwrap_or_default(),
+            words.next().unwrap_or_default(),
+        );
+        let path = target
+            .split(|byte| *byte == b'?')
+            .next()
+            .unwrap_or_default();
         let (status, kind, body) = match (method, path) {
             (b"GET" | b"HEAD", b"/metrics") => (
                 "200 OK",
@@ -120,7 +131,11 @@ impl Admin {
             (b"GET" | b"HEAD", b"/readyz") => self.ready(),
             (b"GET" | b"HEAD", b"/livez") => ("200 OK", TEXT, "ok\n".to_owned()),
             (b"GET" | b"HEAD", _) => ("404 Not Found", TEXT, "not found\n".to_owned()),
-            _ => ("405 Method Not Allowed", TEXT, "only GET and HEAD\n".to_owned()),
+            _ => (
+                "405 Method Not Allowed",
+                TEXT,
+                "only GET and HEAD\n".to_owned(),
+            ),
         };
         let length = body.len();
         let body = if method == b"HEAD" { "" } else { &body };

@@ -51,7 +51,11 @@ impl std::error::Error for BodyError {
 pub(crate) enum RequestBody {
     Empty,
     /// Shared with later attempts.
-    Stream { replay: Replay, attempt: u32, position: usize },
+    Stream {
+        replay: Replay,
+        attempt: u32,
+        position: usize,
+    },
 }
 
 /// A body that may be sent more than once, as long as it fits its buffer.
@@ -154,9 +158,16 @@ impl Replay {
 
 impl ReplayState {
     /// The next frame of the client's, kept if there is room.
-    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_client(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.ended {
-            return Poll::Ready(self.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))));
+            return Poll::Ready(
+                self.trailers
+                    .clone()
+                    .map(|trailers| Ok(Frame::trailers(trailers))),
+            );
         }
         if self.too_large {
             return Poll::Ready(Some(Err(BodyError::TooLarge)));
@@ -291,7 +302,10 @@ pub(crate) struct ResponseBody {
 #[derive(Debug)]
 enum Source {
     Own(VecDeque<Frame<Bytes>>),
-    Upstream { incoming: Incoming, held: Option<Box<Held>> },
+    Upstream {
+        incoming: Incoming,
+        held: Option<Box<Held>>,
+    },
 }
 
 impl ResponseBody {
@@ -413,7 +427,11 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(frames) => {
-                let bytes = frames.iter().filter_map(Frame::data_ref).map(Bytes::len).sum::<usize>();
+                let bytes = frames
+                    .iter()
+                    .filter_map(Frame::data_ref)
+                    .map(Bytes::len)
+                    .sum::<usize>();
                 SizeHint::with_exact(bytes as u64)
             }
             Source::Upstream { incoming, .. } => incoming.size_hint(),

@@ -188,7 +188,12 @@ pub struct Limited {
 
 impl Failure {
     /// A failure that no second attempt can help.
-    pub fn new(side: Side, step: Step, reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub fn new(
+        side: Side,
+        step: Step,
+        reason: Reason,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self {
             side,
             step,

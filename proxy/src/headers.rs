@@ -71,9 +71,20 @@ pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
             PROTECTED.contains(&name.as_str())
                 || matches!(
                     name.as_str(),
-                    "transfer-encoding" | "connection" | "te" | "trailer" | "upgrade" | "keep-alive"
-                        | "content-encoding" | "content-range" | "expect" | "range" | "www-authenticate"
-                        | "proxy-authorization" | "proxy-connection" | "max-forwards"
+                    "transfer-encoding"
+                        | "connection"
+                        | "te"
+                        | "trailer"
+                        | "upgrade"
+                        | "keep-alive"
+                        | "content-encoding"
+                        | "content-range"
+                        | "expect"
+                        | "range"
+                        | "www-authenticate"
+                        | "proxy-authorization"
+                        | "proxy-connection"
+                        | "max-forwards"
                 )
         })
         .cloned()
@@ -164,7 +175,10 @@ impl ForClient<'_> {
 
 /// Names the request for logs and traces: keeps what a trusted peer sent, else begins anew.
 pub(crate) fn name_request(headers: &mut HeaderMap, trusted: bool, chance: [u64; 3]) {
-    let keep_id = trusted && headers.get(&X_REQUEST_ID).is_some_and(|id| is_short_token(id));
+    let keep_id = trusted
+        && headers
+            .get(&X_REQUEST_ID)
+            .is_some_and(|id| is_short_token(id));
     if !keep_id {
         let [a, b, _] = chance;
         set(headers, &X_REQUEST_ID, &format!("{a:016x}{b:016x}"));
@@ -174,7 +188,11 @@ pub(crate) fn name_request(headers: &mut HeaderMap, trusted: bool, chance: [u64;
         let [a, b, c] = chance;
         // An all-zero id is invalid; one bit more costs nothing.
         let (trace, span) = (b | 1, c | 1);
-        set(headers, &TRACEPARENT, &format!("00-{a:016x}{trace:016x}-{span:016x}-00"));
+        set(
+            headers,
+            &TRACEPARENT,
+            &format!("00-{a:016x}{trace:016x}-{span:016x}-00"),
+        );
         headers.remove(&TRACESTATE);
     }
 }
@@ -189,10 +207,13 @@ fn is_traceparent(value: &HeaderValue) -> bool {
     let bytes = value.as_bytes();
     bytes.len() >= 55
         && bytes.len() <= 256
-        && bytes[..55].iter().enumerate().all(|(index, byte)| match index {
-            2 | 35 | 52 => *byte == b'-',
-            _ => byte.is_ascii_digit() || (b'a'..=b'f').contains(byte),
-        })
+        && bytes[..55]
+            .iter()
+            .enumerate()
+            .all(|(index, byte)| match index {
+                2 | 35 | 52 => *byte == b'-',
+                _ => byte.is_ascii_digit() || (b'a'..=b'f').contains(byte),
+            })
 }
 
 /// The verified peer for the application; whatever anyone else wrote there goes.
@@ -241,14 +262,22 @@ mod tests {
     fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
         lines
             .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
             .collect()
     }
 
     #[test]
     fn connection_fields_go_but_protected_ones_stay() {
         let mut headers = map(&[
-            ("connection", "close, X-Secret, x-forwarded-for, authorization"),
+            (
+                "connection",
+                "close, X-Secret, x-forwarded-for, authorization",
+            ),
             ("x-secret", "1"),
             ("x-forwarded-for", "1.1.1.1"),
             ("authorization", "x"),
@@ -282,16 +311,28 @@ mod tests {
     #[test]
     fn only_trusted_peers_tell_where_a_request_came_from() {
         check_client(false, "1.2.3.4", "10.0.0.1", "10.0.0.1");
-        check_client(true, "9.9.9.9, 1.2.3.4, 10.0.0.7", "1.2.3.4", "9.9.9.9, 1.2.3.4, 10.0.0.7, 10.0.0.1");
+        check_client(
+            true,
+            "9.9.9.9, 1.2.3.4, 10.0.0.7",
+            "1.2.3.4",
+            "9.9.9.9, 1.2.3.4, 10.0.0.7, 10.0.0.1",
+        );
         check_client(true, "nonsense", "10.0.0.1", "nonsense, 10.0.0.1");
     }
 
     #[test]
     fn names_are_kept_from_trusted_peers_only() {
         let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        let mut headers = map(&[("x-request-id", "abc"), ("traceparent", trace), ("tracestate", "a=b")]);
+        let mut headers = map(&[
+            ("x-request-id", "abc"),
+            ("traceparent", trace),
+            ("tracestate", "a=b"),
+        ]);
         name_request(&mut headers, true, [1, 2, 3]);
-        assert_eq!((&headers["x-request-id"], &headers["traceparent"]), (&"abc".parse().unwrap(), &trace.parse().unwrap()));
+        assert_eq!(
+            (&headers["x-request-id"], &headers["traceparent"]),
+            (&"abc".parse().unwrap(), &trace.parse().unwrap())
+        );
         name_request(&mut headers, false, [1, 2, 3]);
         assert_eq!(headers["x-request-id"], "00000000000000010000000000000002");
         assert!(is_traceparent(&headers["traceparent"]) && !headers.contains_key("tracestate"));

@@ -64,7 +64,9 @@ impl LimitBook {
             (Some(counter), Scope::Global { .. }) if matches!(*counter, Counter::Global(_)) => {
                 counter
             }
-            (_, Scope::Local) => Arc::new(Counter::Local(Mutex::new(LocalLimiter::new(limit.rate)))),
+            (_, Scope::Local) => {
+                Arc::new(Counter::Local(Mutex::new(LocalLimiter::new(limit.rate))))
+            }
             (_, Scope::Global { .. }) => {
                 let connected = self.is_connected();
                 let holder = LeaseHolder::new(limit.id.clone(), connected);

@@ -135,21 +135,41 @@ impl Metrics {
                 "From the request head to the end of the answer",
                 m.latencies.clone(),
             );
-            registry.register("meshgate_connections", "Connections accepted", m.connections.clone());
-            registry.register("meshgate_connections_open", "Connections open now", m.open.clone());
+            registry.register(
+                "meshgate_connections",
+                "Connections accepted",
+                m.connections.clone(),
+            );
+            registry.register(
+                "meshgate_connections_open",
+                "Connections open now",
+                m.open.clone(),
+            );
             registry.register(
                 "meshgate_connections_refused",
                 "Connections closed before a request",
                 m.refused.clone(),
             );
-            registry.register("meshgate_bytes", "Body and tunnel bytes passed on", m.bytes.clone());
+            registry.register(
+                "meshgate_bytes",
+                "Body and tunnel bytes passed on",
+                m.bytes.clone(),
+            );
             registry.register(
                 "meshgate_upstream_events",
                 "Connections, retries, ejections and returns of endpoints",
                 m.upstream.clone(),
             );
-            registry.register("meshgate_rate_limit", "Decisions of rate limits", m.limits.clone());
-            registry.register("meshgate_tcp_connections", "TCP connections passed on", m.tcp.clone());
+            registry.register(
+                "meshgate_rate_limit",
+                "Decisions of rate limits",
+                m.limits.clone(),
+            );
+            registry.register(
+                "meshgate_tcp_connections",
+                "TCP connections passed on",
+                m.tcp.clone(),
+            );
             registry.register(
                 "meshgate_access_records_lost",
                 "Access records dropped because the reader was too slow",

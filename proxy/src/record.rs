@@ -43,7 +43,9 @@ impl Recorder {
                 .stack_size(256 * 1024)
                 .spawn(move || write_lines(format, &receiver))
                 .map(|_| sender)
-                .map_err(|error| tracing::error!(%error, "cannot start the writer of access records"))
+                .map_err(
+                    |error| tracing::error!(%error, "cannot start the writer of access records"),
+                )
                 .ok()
         });
         Self { lines, metrics }

@@ -76,7 +76,10 @@ pub(crate) fn to_failure(failure: &Failure, manner: Manner) -> Response {
 
 /// A trailers-only reply: gRPC clients look at nothing else.
 fn grpc(failure: &Failure, mut headers: HeaderMap) -> Response {
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
     headers.insert(&GRPC_STATUS, HeaderValue::from(grpc_status(failure.reason)));
     headers.insert(&GRPC_MESSAGE, field(&percent_encoded(&failure.to_string())));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
@@ -126,7 +129,10 @@ fn add_limit_fields(headers: &mut HeaderMap, limited: &Limited) {
     let window = seconds(limited.window);
     let policy = format!("\"{name}\";q={};w={window}", limited.quota);
     headers.insert(&RATE_LIMIT_POLICY, field(&policy));
-    headers.insert(&RATE_LIMIT, field(&format!("\"{name}\";r=0;t={retry_after}")));
+    headers.insert(
+        &RATE_LIMIT,
+        field(&format!("\"{name}\";r=0;t={retry_after}")),
+    );
 }
 
 /// After these nobody knows where the next request would begin, or the client shall not send the rest.
@@ -162,7 +168,12 @@ mod tests {
     use crate::failure::{Side, Step};
 
     fn refused() -> Failure {
-        let mut failure = Failure::new(Side::Downstream, Step::Permit, Reason::RateLimited, "per-client");
+        let mut failure = Failure::new(
+            Side::Downstream,
+            Step::Permit,
+            Reason::RateLimited,
+            "per-client",
+        );
         failure.limited = Some(Box::new(Limited {
             name: "per-client".into(),
             quota: 100,

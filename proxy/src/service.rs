@@ -147,7 +147,9 @@ impl Service {
             .collect();
         if let Some(previous) = previous {
             let gone = previous.endpoints.iter().filter(|old| {
-                !endpoints.iter().any(|new| Arc::ptr_eq(&new.live, &old.live))
+                !endpoints
+                    .iter()
+                    .any(|new| Arc::ptr_eq(&new.live, &old.live))
             });
             for endpoint in gone {
                 live.forget(&endpoint.live);

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use meshgate_routing::WorkloadId;
 use meshgate_routing::permit::AccessRules;
 use meshgate_routing::route::RouteTable;
-use meshgate_routing::WorkloadId;
 
 use crate::limits::RateLimit;
 use crate::service::Service;

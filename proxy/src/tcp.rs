@@ -161,10 +161,20 @@ fn no_endpoint(route: &Route, none: NoPick) -> Failure {
         NoPick::Empty => Reason::NoEndpoint,
         NoPick::AllEjected => Reason::BreakerOpen,
     };
-    Failure::new(Side::Upstream, Step::Pick, reason, route.service.name().to_string())
+    Failure::new(
+        Side::Upstream,
+        Step::Pick,
+        reason,
+        route.service.name().to_string(),
+    )
 }
 
-async fn pass(connection: &Connection, client: Io, upstream: Upstream, mut exchange: Box<Exchange>) {
+async fn pass(
+    connection: &Connection,
+    client: Io,
+    upstream: Upstream,
+    mut exchange: Box<Exchange>,
+) {
     let relayed = relay(client, upstream.io, upstream.idle, &connection.drain).await;
     record(&mut exchange, &relayed);
     exchange.tcp_ended();

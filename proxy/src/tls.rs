@@ -44,7 +44,10 @@ pub enum CertificateProblem {
 }
 
 /// Reads a chain (leaf first) and its key.
-pub fn certified_key(chain_pem: &str, key_pem: &str) -> Result<Arc<CertifiedKey>, CertificateProblem> {
+pub fn certified_key(
+    chain_pem: &str,
+    key_pem: &str,
+) -> Result<Arc<CertifiedKey>, CertificateProblem> {
     let chain = CertificateDer::pem_slice_iter(chain_pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(CertificateProblem::Chain)?;
@@ -106,7 +109,9 @@ impl ResolvesServerCert for FromSnapshot {
 }
 
 /// The edge's side of TLS: 1.2 and 1.3, h2 and http/1.1. An unknown name ends the handshake.
-pub(crate) fn edge_config(snapshot: Arc<ArcSwap<Snapshot>>) -> Result<Arc<ServerConfig>, rustls::Error> {
+pub(crate) fn edge_config(
+    snapshot: Arc<ArcSwap<Snapshot>>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
@@ -133,8 +138,7 @@ pub struct MeshTls {
 }
 
 /// Reads the identity from a verified chain (leaf first).
-pub type Identify =
-    Arc<dyn Fn(&[CertificateDer<'_>]) -> Result<WorkloadId, String> + Send + Sync>;
+pub type Identify = Arc<dyn Fn(&[CertificateDer<'_>]) -> Result<WorkloadId, String> + Send + Sync>;
 
 impl fmt::Debug for MeshTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

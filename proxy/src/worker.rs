@@ -67,7 +67,10 @@ pub(crate) async fn run(
     listeners: Vec<Listener>,
     shutdown: CancellationToken,
 ) -> Result<(), EngineError> {
-    let doors: Vec<Arc<Door>> = listeners.into_iter().map(|one| Arc::new(Door::new(one))).collect();
+    let doors: Vec<Arc<Door>> = listeners
+        .into_iter()
+        .map(|one| Arc::new(Door::new(one)))
+        .collect();
     let mut workers = Vec::new();
     // A worker that cannot start takes the others down with it.
     let stop = shutdown.child_token();
@@ -85,7 +88,9 @@ pub(crate) async fn run(
         workers.push((index, ended));
     }
     for (index, ended) in workers {
-        ended.await.unwrap_or(Err(EngineError::WorkerLost { index }))?;
+        ended
+            .await
+            .unwrap_or(Err(EngineError::WorkerLost { index }))?;
     }
     Ok(())
 }
@@ -121,9 +126,16 @@ fn work(
         drain.cancel();
         tasks.connections.close();
         let patience = shared.options.drain;
-        if tokio::time::timeout(patience, tasks.connections.wait()).await.is_err() {
+        if tokio::time::timeout(patience, tasks.connections.wait())
+            .await
+            .is_err()
+        {
             let left = tasks.connections.len();
-            tracing::warn!(worker = index, left, "drain deadline passed; connections are cut");
+            tracing::warn!(
+                worker = index,
+                left,
+                "drain deadline passed; connections are cut"
+            );
         }
         Ok(())
     })

@@ -24,7 +24,9 @@ const LENGTH_MAX_BYTES: usize = 2048;
 
 /// Why a text is no [`WorkloadId`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{text:?} is no workload identity: expected spiffe://<trust domain>/ns/<namespace>/sa/<service account>")]
+#[error(
+    "{text:?} is no workload identity: expected spiffe://<trust domain>/ns/<namespace>/sa/<service account>"
+)]
 pub struct NotAnIdentity {
     text: String,
 }

@@ -89,7 +89,10 @@ impl Line {
         put("attempts", self.attempts.into());
         put("bytes_in", self.bytes_in.into());
         put("bytes_out", self.bytes_out.into());
-        put("duration_ms", (self.took.as_micros() as f64 / 1000.0).into());
+        put(
+            "duration_ms",
+            (self.took.as_micros() as f64 / 1000.0).into(),
+        );
         put("request_id", (*self.request_id).into());
         let _ = writeln!(out, "{}", Value::Object(object));
     }

@@ -11,13 +11,28 @@ pub(super) struct Chunked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Digits read, and the size so far.
-    Size { digits: u8, size: u64 },
-    Extension { size: u64, length: u32 },
-    SizeEnd { size: u64 },
-    Data { left: u64 },
-    DataEnd { cr: bool },
+    Size {
+        digits: u8,
+        size: u64,
+    },
+    Extension {
+        size: u64,
+        length: u32,
+    },
+    SizeEnd {
+        size: u64,
+    },
+    Data {
+        left: u64,
+    },
+    DataEnd {
+        cr: bool,
+    },
     /// Bytes of the present trailer line.
-    Trailer { length: u32, cr: bool },
+    Trailer {
+        length: u32,
+        cr: bool,
+    },
 }
 
 /// Of one chunk, and of all.
@@ -68,7 +83,9 @@ impl Chunked {
             (State::Size { digits: 1.., size }, b'\r') => State::SizeEnd { size },
             (State::Size { digits: 1.., size }, b';') => State::Extension { size, length: 0 },
             (State::Size { digits, size }, _) => {
-                let digit = char::from(byte).to_digit(16).ok_or("a chunk's size is no number")?;
+                let digit = char::from(byte)
+                    .to_digit(16)
+                    .ok_or("a chunk's size is no number")?;
                 if digits >= SIZE_DIGITS_MAX {
                     return Err("a chunk's size is too large");
                 }
@@ -96,7 +113,13 @@ impl Chunked {
             (State::SizeEnd { size }, b'\n') => State::Data { left: size },
             (State::DataEnd { cr: false }, b'\r') => State::DataEnd { cr: true },
             (State::DataEnd { cr: true }, b'\n') => START,
-            (State::Trailer { length: 0, cr: true }, b'\n') => return Ok(true),
+            (
+                State::Trailer {
+                    length: 0,
+                    cr: true,
+                },
+                b'\n',
+            ) => return Ok(true),
             (State::Trailer { cr: true, .. }, b'\n') => State::Trailer {
                 length: 0,
                 cr: false,
@@ -123,7 +146,11 @@ mod tests {
     use super::Chunked;
 
     fn check(body: &str, expected: Result<(usize, bool), &str>) {
-        assert_eq!(Chunked::default().feed(body.as_bytes()), expected, "{body:?}");
+        assert_eq!(
+            Chunked::default().feed(body.as_bytes()),
+            expected,
+            "{body:?}"
+        );
     }
 
     #[test]

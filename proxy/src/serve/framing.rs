@@ -82,7 +82,11 @@ impl Framer {
                 Phase::Chunked(mut chunked) => match chunked.feed(rest) {
                     Ok((taken, ended)) => {
                         at += taken;
-                        self.phase = if ended { Phase::Idle } else { Phase::Chunked(chunked) };
+                        self.phase = if ended {
+                            Phase::Idle
+                        } else {
+                            Phase::Chunked(chunked)
+                        };
                     }
                     Err(why) => return (at, Then::Fault(Fault::Bad(why))),
                 },
@@ -97,18 +101,31 @@ impl Framer {
         // The end may lie across the border of two reads.
         let from = before.saturating_sub(3);
         self.head.extend_from_slice(bytes);
-        let Some(end) = find_end(&self.head, from) else {
+        // Empty lines before a request are skipped by everybody (RFC 9112 §2.2), but not for ever.
+        let blank = self
+            .head
+            .iter()
+            .take_while(|byte| matches!(byte, b'\r' | b'\n'));
+        if blank.count() > 4 {
+            return Err(Fault::Bad("empty lines instead of a request"));
+        }
+        let end = find_end(&self.head, from);
+        // Before anything is passed on: the library would take a bare LF for the end of a line, and of a head.
+        if !ends_lines_with_crlf(
+            &self.head[before.saturating_sub(1)..end.unwrap_or(self.head.len())],
+        ) {
+            return Err(Fault::Bad("a line does not end with CR LF"));
+        }
+        let Some(end) = end else {
             if self.head.len() > HEAD_BYTES_MAX {
                 return Err(Fault::HeadTooLarge);
-            }
-            // Empty lines before a request are skipped by everybody (RFC 9112 §2.2), but not for ever.
-            let blank = self.head.iter().all(|byte| matches!(byte, b'\r' | b'\n'));
-            if blank && self.head.len() > 4 {
-                return Err(Fault::Bad("empty lines instead of a request"));
             }
             self.phase = Phase::Head;
             return Ok(bytes.len());
         };
+        if end > HEAD_BYTES_MAX {
+            return Err(Fault::HeadTooLarge);
+        }
         let head = std::mem::take(&mut self.head);
         self.phase = judge(&head[..end])?;
         Ok(end - before)
@@ -129,16 +146,16 @@ fn find_end(head: &[u8], from: usize) -> Option<usize> {
         .map(|position| from + position + 4)
 }
 
+/// No CR without LF and no LF without CR, but for what the next bytes may complete.
+fn ends_lines_with_crlf(bytes: &[u8]) -> bool {
+    bytes
+        .windows(2)
+        .all(|pair| (pair[0] == b'\r') == (pair[1] == b'\n'))
+}
+
 /// What follows a complete head.
 fn judge(head: &[u8]) -> Result<Phase, Fault> {
     let bad = |why| Err(Fault::Bad(why));
-    let mut previous = 0;
-    for &byte in head {
-        if (byte == b'\n') != (previous == b'\r') {
-            return bad("a line does not end with CR LF");
-        }
-        previous = byte;
-    }
     let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(head) {
@@ -154,7 +171,8 @@ fn judge(head: &[u8]) -> Result<Phase, Fault> {
     let mut upgrade = false;
     for field in request.headers.iter() {
         if field.name.eq_ignore_ascii_case("content-length") {
-            let value = content_length(field.value).ok_or(Fault::Bad("Content-Length is no number"))?;
+            let value =
+                content_length(field.value).ok_or(Fault::Bad("Content-Length is no number"))?;
             if length.replace(value).is_some() {
                 return bad("more than one Content-Length");
             }
@@ -211,10 +229,22 @@ mod tests {
         check("GET / HTTP/1.1\r\nHost: a\r\n\r\n", Ok(Phase::Idle));
         check("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Ok(Phase::Idle));
         check("GET / HTTP/1.1\r\nHost: a\r\n", Ok(Phase::Head));
-        check("POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nab", Ok(Phase::Length(3)));
-        check("POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nabGET / HTTP/1.1\r\n\r\n", Ok(Phase::Idle));
-        check("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\n\r\n", Ok(Phase::Idle));
-        check("POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\nX-T: 1\r\n\r\nGET", Ok(Phase::Head));
+        check(
+            "POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nab",
+            Ok(Phase::Length(3)),
+        );
+        check(
+            "POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nabGET / HTTP/1.1\r\n\r\n",
+            Ok(Phase::Idle),
+        );
+        check(
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\n\r\n",
+            Ok(Phase::Idle),
+        );
+        check(
+            "POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\nX-T: 1\r\n\r\nGET",
+            Ok(Phase::Head),
+        );
     }
 
     #[test]
@@ -223,9 +253,18 @@ mod tests {
         let no_number = "Content-Length is no number";
         let not_chunked = "Transfer-Encoding is not chunked";
         for (fields, why) in [
-            ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "both Content-Length and Transfer-Encoding"),
-            ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "both Content-Length and Transfer-Encoding"),
-            ("Content-Length: 5\r\nContent-Length: 5\r\n", "more than one Content-Length"),
+            (
+                "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+                "both Content-Length and Transfer-Encoding",
+            ),
+            (
+                "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+                "both Content-Length and Transfer-Encoding",
+            ),
+            (
+                "Content-Length: 5\r\nContent-Length: 5\r\n",
+                "more than one Content-Length",
+            ),
             ("Content-Length: +5\r\n", no_number),
             ("Content-Length: 5,5\r\n", no_number),
             ("Content-Length: 0x5\r\n", no_number),
@@ -233,7 +272,10 @@ mod tests {
             ("Content-Length:\r\n", no_number),
             ("Transfer-Encoding: xchunked\r\n", not_chunked),
             ("Transfer-Encoding: chunked, gzip\r\n", not_chunked),
-            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", not_chunked),
+            (
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+                not_chunked,
+            ),
             ("X: a\r\n b\r\n", "the head is malformed"),
             ("X : a\r\n", "the head is malformed"),
             ("X: a\nY: b\r\n", "a line does not end with CR LF"),
@@ -242,7 +284,10 @@ mod tests {
         ] {
             check(&head(fields), Err(why));
         }
-        check("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", Err("Transfer-Encoding in HTTP/1.0"));
+        check(
+            "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Err("Transfer-Encoding in HTTP/1.0"),
+        );
         check("\r\n\r\n\r\n\r\n", Err("empty lines instead of a request"));
     }
 

@@ -40,7 +40,9 @@ pub(super) async fn clear(connection: Connection, mut io: Io) {
         () = connection.drain.cancelled() => return,
     };
     match detected {
-        Detected::Spoke(Spoken::Http2, ahead) => serve_http2(connection, io.with_ahead(ahead)).await,
+        Detected::Spoke(Spoken::Http2, ahead) => {
+            serve_http2(connection, io.with_ahead(ahead)).await
+        }
         Detected::Spoke(_, ahead) | Detected::Silent(ahead) if !ahead.is_empty() => {
             serve_http1(connection, io.with_ahead(ahead)).await;
         }
@@ -53,18 +55,22 @@ pub(super) async fn tls(mut connection: Connection, stream: TcpStream) {
     let metrics = connection.shared.metrics.clone();
     let handshake = async {
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        let name = start.client_hello().server_name().map(str::to_ascii_lowercase);
+        let name = start
+            .client_hello()
+            .server_name()
+            .map(str::to_ascii_lowercase);
         let config = connection.shared.edge_tls.clone();
         Ok::<_, std::io::Error>((name, start.into_stream(config).await?))
     };
-    let (name, stream) = match tokio::time::timeout(connection.limits.handshake_timeout, handshake).await {
-        Ok(Ok(done)) => done,
-        Ok(Err(error)) => {
-            tracing::debug!(client = %connection.client, %error, "TLS handshake failed");
-            return metrics.refused("https", "handshake");
-        }
-        Err(_) => return metrics.refused("https", "handshake-timeout"),
-    };
+    let (name, stream) =
+        match tokio::time::timeout(connection.limits.handshake_timeout, handshake).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(error)) => {
+                tracing::debug!(client = %connection.client, %error, "TLS handshake failed");
+                return metrics.refused("https", "handshake");
+            }
+            Err(_) => return metrics.refused("https", "handshake-timeout"),
+        };
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     connection.server_name = name.map(Into::into);
     connection.tls = true;

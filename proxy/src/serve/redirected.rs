@@ -50,8 +50,12 @@ pub(super) async fn serve(
         return tcp::serve(connection, io, destination).await;
     }
     match detect(&mut io, connection.limits.detect_timeout).await {
-        Detected::Spoke(Spoken::Http2, ahead) => serve_http2(connection, io.with_ahead(ahead)).await,
-        Detected::Spoke(Spoken::Http1, ahead) => serve_http1(connection, io.with_ahead(ahead)).await,
+        Detected::Spoke(Spoken::Http2, ahead) => {
+            serve_http2(connection, io.with_ahead(ahead)).await
+        }
+        Detected::Spoke(Spoken::Http1, ahead) => {
+            serve_http1(connection, io.with_ahead(ahead)).await
+        }
         Detected::Spoke(Spoken::Tls | Spoken::Tcp, ahead) => {
             tcp::serve(connection, io.with_ahead(ahead), destination).await;
         }
@@ -65,12 +69,12 @@ pub(super) async fn serve(
 /// Ports of the sidecar itself; what is redirected for them was never meant for the application.
 const OWN_PORTS: [u16; 3] = [PORT_OUTBOUND, PORT_INBOUND, PORT_MTLS];
 
+/// Whether plaintext is allowed is decided when it is known what is asked: HTTP gets an answer that says why.
 fn inbound(connection: &Connection, destination: SocketAddr) -> Result<Protocol, &'static str> {
     let port = destination.port();
     if OWN_PORTS.contains(&port) {
         return Err("loop");
     }
-    // Plaintext where mTLS is required is refused when it is permitted or not: HTTP gets an answer that says why.
     Ok(match is_opaque(connection, port) {
         true => Protocol::Tcp,
         false => Protocol::Auto,
@@ -82,9 +86,11 @@ async fn outbound(connection: &Connection, destination: SocketAddr) -> Protocol 
     let known = || {
         let snapshot = connection.shared.snapshot.load();
         let services = &snapshot.services;
-        let service = services
-            .at(destination)
-            .or_else(|| services.of_endpoint(destination).map(|(service, _)| service));
+        let service = services.at(destination).or_else(|| {
+            services
+                .of_endpoint(destination)
+                .map(|(service, _)| service)
+        });
         service.map(|service| service.protocol())
     };
     let mut protocol = known();

@@ -52,7 +52,11 @@ impl Exchanges {
     }
 
     fn wake(&self) {
-        let waker = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let waker = self
+            .reader
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -189,7 +193,9 @@ impl Strict {
                         // As if the client had closed.
                         return Poll::Ready(Ok(()));
                     }
-                    self.timer.as_mut().reset(Instant::now() + (patience - idle));
+                    self.timer
+                        .as_mut()
+                        .reset(Instant::now() + (patience - idle));
                 }
                 Wait::Head => {
                     let text = &b"HTTP/1.1 408 Request Timeout\r\nMeshgate-Reason: client-timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"[..];

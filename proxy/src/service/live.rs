@@ -55,7 +55,9 @@ pub(crate) enum NoPick {
 
 /// Locks are held for a few instructions that cannot panic; a poisoned one is as good as any.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl ServiceLive {
@@ -158,7 +160,11 @@ impl Service {
     /// An exchange with an endpoint failed.
     pub(crate) fn failed(&self, picked: &Picked, now: Time, chance: u64) -> Change {
         let live = &picked.endpoint.live;
-        if !self.endpoints.iter().any(|endpoint| Arc::ptr_eq(&endpoint.live, live)) {
+        if !self
+            .endpoints
+            .iter()
+            .any(|endpoint| Arc::ptr_eq(&endpoint.live, live))
+        {
             return Change::None;
         }
         let mut book = lock(&self.live.ejections);

@@ -101,12 +101,17 @@ async fn attempts(
         else {
             return outcome;
         };
-        connection.shared.metrics.upstream(route.service.name(), "retried");
+        connection
+            .shared
+            .metrics
+            .upstream(route.service.name(), "retried");
         // The refused answer's connection must not be held while waiting.
         drop(outcome);
         body = next;
         drop(picked);
-        if kind != FailureKind::Refused && !(kind == FailureKind::Reset && safety != Safety::Unknown) {
+        if kind != FailureKind::Refused
+            && !(kind == FailureKind::Reset && safety != Safety::Unknown)
+        {
             tokio::time::sleep(policy.retries.backoff.after(number, chance())).await;
         }
     }

@@ -104,14 +104,17 @@ fn is_authority(authority: &str) -> bool {
         None => port.is_empty(),
         Some(digits) => digits.is_empty() || digits.parse::<u16>().is_ok(),
     };
-    let host_ok = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+    let host_ok = match host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => {
             !host.is_empty()
                 && host.len() <= 255
-                && host
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~'))
+                && host.bytes().all(|byte| {
+                    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~')
+                })
         }
     };
     host_ok && port_ok
@@ -130,7 +133,10 @@ fn target(direction: Direction, received: &Received) -> Result<(Box<str>, usize)
     let uri = received.uri();
     let whole = uri.path_and_query().map_or("/", |target| target.as_str());
     if whole.len() > URI_BYTES_MAX {
-        return Err(Failure::downstream(Reason::UriTooLong, "more than 8192 bytes"));
+        return Err(Failure::downstream(
+            Reason::UriTooLong,
+            "more than 8192 bytes",
+        ));
     }
     let path = match uri.path() {
         "" => "/",
@@ -142,9 +148,8 @@ fn target(direction: Direction, received: &Received) -> Result<(Box<str>, usize)
     if received.method() == Method::CONNECT {
         return Ok(("/".into(), 1));
     }
-    let normal = normalise(path).map_err(|problem| {
-        Failure::downstream(Reason::BadRequest, problem.to_string())
-    })?;
+    let normal = normalise(path)
+        .map_err(|problem| Failure::downstream(Reason::BadRequest, problem.to_string()))?;
     // An outbound proxy judges but does not rewrite: the inbound one, or the edge, is who matches paths.
     let path = match direction {
         Direction::Outbound => path,
@@ -163,7 +168,10 @@ fn target(direction: Direction, received: &Received) -> Result<(Box<str>, usize)
 /// CONNECT never goes through the story of a request: tunnels between proxies are taken before it.
 fn method_allowed(_direction: Direction, method: &Method) -> Result<(), Failure> {
     if *method == Method::CONNECT {
-        return Err(Failure::downstream(Reason::MethodNotAllowed, "CONNECT is not served"));
+        return Err(Failure::downstream(
+            Reason::MethodNotAllowed,
+            "CONNECT is not served",
+        ));
     }
     Ok(())
 }
@@ -177,8 +185,15 @@ fn check_body_length(connection: &Connection, fields: &HeaderMap) -> Result<(), 
         .ok()
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| bad("Content-Length is no number"))?;
-    if connection.limits.body_bytes_max.is_some_and(|max| length > max) {
-        return Err(Failure::downstream(Reason::BodyTooLarge, "the body is larger than allowed"));
+    if connection
+        .limits
+        .body_bytes_max
+        .is_some_and(|max| length > max)
+    {
+        return Err(Failure::downstream(
+            Reason::BodyTooLarge,
+            "the body is larger than allowed",
+        ));
     }
     Ok(())
 }
@@ -240,7 +255,12 @@ pub(crate) fn parse_destination(text: &str) -> Option<Destination> {
 fn introduce(connection: &Connection, request: &mut Request, exchange: &mut Exchange) {
     let options = &connection.shared.options;
     let peer = connection.client.ip().to_canonical();
-    let is_trusted = |address| options.trusted_peers.iter().any(|net| net.contains(&address));
+    let is_trusted = |address| {
+        options
+            .trusted_peers
+            .iter()
+            .any(|net| net.contains(&address))
+    };
     let trusted = connection.direction != Direction::Edge || is_trusted(peer);
     let fields = &mut request.headers;
     if connection.direction == Direction::Edge {
@@ -263,7 +283,10 @@ fn introduce(connection: &Connection, request: &mut Request, exchange: &mut Exch
     };
     headers::set_client_cert(fields, identities);
     headers::name_request(fields, trusted, [chance(), chance(), chance()]);
-    let id = fields.get(&X_REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
+    let id = fields
+        .get(&X_REQUEST_ID)
+        .and_then(|id| id.to_str().ok())
+        .unwrap_or_default();
     let (host, path) = (&request.authority, &request.target[..request.path_end]);
     exchange.asked(request.method.as_str(), host, path, id);
 }
@@ -275,10 +298,28 @@ mod tests {
 
     #[test]
     fn authorities() {
-        for good in ["a.test", "a.test:80", "127.0.0.1:8080", "[::1]:8080", "[::1]", "my_host", "a.test:"] {
+        for good in [
+            "a.test",
+            "a.test:80",
+            "127.0.0.1:8080",
+            "[::1]:8080",
+            "[::1]",
+            "my_host",
+            "a.test:",
+        ] {
             assert!(is_authority(good), "{good}");
         }
-        for bad in ["", ":80", "a b", "a@b", "a.test:99999", "a.test:8o", "[::1", "a/b", "a%41"] {
+        for bad in [
+            "",
+            ":80",
+            "a b",
+            "a@b",
+            "a.test:99999",
+            "a.test:8o",
+            "[::1",
+            "a/b",
+            "a%41",
+        ] {
             assert!(!is_authority(bad), "{bad}");
         }
         assert_eq!(&"[::1]:80"[..host_end("[::1]:80")], "[::1]");

@@ -26,7 +26,11 @@ pub(super) async fn permit(
             path: request.path(),
             host: &host,
         };
-        let address = route.service.endpoints().first().map(|endpoint| endpoint.address());
+        let address = route
+            .service
+            .endpoints()
+            .first()
+            .map(|endpoint| endpoint.address());
         inbound(connection, snapshot, address, Some(http))?;
     }
     for limit in &route.limits {
@@ -53,13 +57,15 @@ fn inbound(
     destination: Option<SocketAddr>,
     http: Option<AccessHttp<'_>>,
 ) -> Result<(), Failure> {
-    let refused = |reason, detail: &'static str| {
-        Failure::new(Side::Downstream, Step::Permit, reason, detail)
-    };
+    let refused =
+        |reason, detail: &'static str| Failure::new(Side::Downstream, Step::Permit, reason, detail);
     let port = destination.map_or(0, |address| address.port());
     let workload = &snapshot.workload;
     if matches!(connection.peer, Peer::Plain) && workload.mtls(port) == Mtls::Strict {
-        return Err(refused(Reason::MtlsRequired, "this workload takes mTLS only"));
+        return Err(refused(
+            Reason::MtlsRequired,
+            "this workload takes mTLS only",
+        ));
     }
     let request = AccessRequest {
         peer: connection.peer.known(),

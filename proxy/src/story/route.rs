@@ -87,10 +87,12 @@ fn edge(connection: &Connection, snapshot: &Snapshot, request: &Request) -> Resu
             return Err(refused(Reason::Misconfigured, problem.to_string()));
         }
     };
-    let service = snapshot
-        .services
-        .named(name)
-        .ok_or_else(|| refused(Reason::Misconfigured, format!("service {name} is not known")))?;
+    let service = snapshot.services.named(name).ok_or_else(|| {
+        refused(
+            Reason::Misconfigured,
+            format!("service {name} is not known"),
+        )
+    })?;
     Ok(Route {
         http2: match service.protocol() {
             Protocol::Auto => request.version == Version::Http2 && request.is_grpc(),

@@ -250,4 +250,3 @@ pub(crate) async fn connect_tcp(address: SocketAddr, mark: Option<u32>) -> io::R
     socket.set_nodelay(true)?;
     socket.connect(address).await
 }
-

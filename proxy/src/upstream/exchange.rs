@@ -42,7 +42,9 @@ pub(crate) struct Held {
 enum Place {
     /// To be kept when the exchange is complete.
     Http1(Option<http1::SendRequest<RequestBody>>),
-    Http2 { _place: StreamPlace },
+    Http2 {
+        _place: StreamPlace,
+    },
 }
 
 /// A response, or the agreement to change the protocol.
@@ -163,7 +165,8 @@ fn refused_by_server(error: &hyper::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         if let Some(h2) = cause.downcast_ref::<h2::Error>() {
-            let graceful = h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR);
+            let graceful =
+                h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR);
             return graceful || h2.reason() == Some(h2::Reason::REFUSED_STREAM);
         }
         source = cause.source();
@@ -283,7 +286,8 @@ impl Held {
         {
             let live = self.picked.endpoint.live();
             let owner = Arc::downgrade(live);
-            live.pool.keep(sender, self.tasks.worker(), owner, &self.tasks);
+            live.pool
+                .keep(sender, self.tasks.worker(), owner, &self.tasks);
         }
     }
 
@@ -323,9 +327,17 @@ pub(crate) async fn tunnel(
             .get("meshgate-reason")
             .and_then(|reason| reason.to_str().ok())
             .unwrap_or("no reason given");
-        let detail = format!("{address}: the other proxy answered {}: {why}", response.status());
+        let detail = format!(
+            "{address}: the other proxy answered {}: {why}",
+            response.status()
+        );
         let retry = (FailureKind::Refused, Safety::Unprocessed);
-        return Err(Failure::upstream(Step::Connect, Reason::UpstreamConnect, retry, detail));
+        return Err(Failure::upstream(
+            Step::Connect,
+            Reason::UpstreamConnect,
+            retry,
+            detail,
+        ));
     }
     let upgraded = hyper::upgrade::on(response)
         .await

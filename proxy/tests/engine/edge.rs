@@ -24,7 +24,10 @@ async fn a_request_goes_through_and_says_where_it_came_from() {
         ("x-real-ip", Some("127.0.0.1")),
         ("x-forwarded-proto", Some("http")),
         ("x-forwarded-host", Some("a.test:80")),
-        ("forwarded", Some("for=127.0.0.1;host=\"a.test:80\";proto=http")),
+        (
+            "forwarded",
+            Some("for=127.0.0.1;host=\"a.test:80\";proto=http"),
+        ),
         ("x-forwarded-client-cert", None),
         ("meshgate-dest", None),
         ("x-hop", None),
@@ -85,15 +88,22 @@ async fn bodies_pass_with_their_framing_and_trailers() {
     assert_eq!(field(seen, "content-length"), Some("5"));
     let request = "POST /up HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
     assert_eq!(status_of(&proxy.raw(request).await), 200);
-    assert_eq!(field(&origin.seen()[1], "transfer-encoding"), Some("chunked"));
+    assert_eq!(
+        field(&origin.seen()[1], "transfer-encoding"),
+        Some("chunked")
+    );
 }
 
 #[tokio::test]
 async fn head_and_no_content_have_no_body() {
     let origin = Origin::start(ok("")).await;
     let proxy = Proxy::edge(service(&[&origin], Policy::default()));
-    origin.next([Act::Say("HTTP/1.1 200 OK\r\nContent-Length: 42\r\n\r\n".into())]);
-    let answer = proxy.raw("HEAD / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await;
+    origin.next([Act::Say(
+        "HTTP/1.1 200 OK\r\nContent-Length: 42\r\n\r\n".into(),
+    )]);
+    let answer = proxy
+        .raw("HEAD / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+        .await;
     assert_eq!(field(&answer, "content-length"), Some("42"));
     assert!(answer.ends_with("\r\n\r\n"));
     origin.next([Act::Say("HTTP/1.1 204 No Content\r\n\r\n".into())]);
@@ -109,21 +119,35 @@ async fn nowhere_to_go_says_why() {
     proxy.engine.swap(meshgate_proxy::Snapshot::default());
     let answer = proxy.get("/x").await;
     assert_eq!(status_of(&answer), 404);
-    assert_eq!(field(&answer, "meshgate-reason"), Some("no-route; host \"a.test\""));
+    assert_eq!(
+        field(&answer, "meshgate-reason"),
+        Some("no-route; host \"a.test\"")
+    );
     assert_eq!(field(&answer, "server"), Some("meshgate"));
     let json = proxy
         .raw("GET /x HTTP/1.1\r\nHost: a.test\r\nAccept: application/json\r\nConnection: close\r\n\r\n")
         .await;
-    assert!(json.ends_with("{\"status\":404,\"reason\":\"no-route\",\"detail\":\"host \\\"a.test\\\"\"}\n"), "{json}");
+    assert!(
+        json.ends_with(
+            "{\"status\":404,\"reason\":\"no-route\",\"detail\":\"host \\\"a.test\\\"\"}\n"
+        ),
+        "{json}"
+    );
     let grpc = proxy
         .raw("POST /x HTTP/1.1\r\nHost: a.test\r\nContent-Type: application/grpc\r\nConnection: close\r\n\r\n")
         .await;
-    assert_eq!((status_of(&grpc), field(&grpc, "grpc-status")), (200, Some("12")));
+    assert_eq!(
+        (status_of(&grpc), field(&grpc, "grpc-status")),
+        (200, Some("12"))
+    );
     let empty = service(&[], Policy::default());
     proxy.engine.swap(crate::kit::everything_to(empty, vec![]));
     let answer = proxy.raw(&get("/")).await;
     assert_eq!(status_of(&answer), 503);
-    assert_eq!(field(&answer, "meshgate-reason"), Some("no-endpoint; shop/web:80 has no endpoints"));
+    assert_eq!(
+        field(&answer, "meshgate-reason"),
+        Some("no-endpoint; shop/web:80 has no endpoints")
+    );
 }
 
 #[tokio::test]
@@ -133,9 +157,16 @@ async fn a_cut_answer_is_never_shown_as_complete() {
     let cut = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
     origin.next([Act::SayAndClose(cut.into())]);
     let answer = proxy.get("/").await;
-    assert!(answer.contains("abc") && !answer.contains("0\r\n\r\n"), "{answer}");
+    assert!(
+        answer.contains("abc") && !answer.contains("0\r\n\r\n"),
+        "{answer}"
+    );
     assert_eq!(status_of(&proxy.get("/").await), 200);
-    assert_eq!(origin.connections(), 2, "the cut connection was not used again");
+    assert_eq!(
+        origin.connections(),
+        2,
+        "the cut connection was not used again"
+    );
 }
 
 #[tokio::test]

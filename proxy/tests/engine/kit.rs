@@ -21,7 +21,9 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Waits for something that must happen.
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, what).await.expect("took too long")
+    tokio::time::timeout(DEADLINE, what)
+        .await
+        .expect("took too long")
 }
 
 /// What an origin does with a request.
@@ -44,7 +46,9 @@ pub(crate) fn ok(body: &str) -> Act {
 
 pub(crate) fn status(status: u16, body: &str) -> Act {
     let length = body.len();
-    Act::Say(format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n\r\n{body}"))
+    Act::Say(format!(
+        "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n\r\n{body}"
+    ))
 }
 
 /// An HTTP/1 server that follows a script, then a default.

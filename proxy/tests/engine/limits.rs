@@ -12,7 +12,9 @@ use meshgate_routing::permit::{Limit, Rate};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::kit::{Act, Origin, Proxy, everything_to, field, get, ok, raw, service, soon, status_of};
+use crate::kit::{
+    Act, Origin, Proxy, everything_to, field, get, ok, raw, service, soon, status_of,
+};
 
 fn limit(requests: u64, per: Duration, scope: Scope) -> Limit {
     Limit {
@@ -30,7 +32,12 @@ fn limit(requests: u64, per: Duration, scope: Scope) -> Limit {
 async fn a_local_limit_refuses_with_its_fields() {
     let origin = Origin::start(ok("")).await;
     let proxy = Proxy::edge(service(&[&origin], Policy::default()));
-    let open = || proxy.engine.limits().open(limit(2, Duration::from_secs(60), Scope::Local));
+    let open = || {
+        proxy
+            .engine
+            .limits()
+            .open(limit(2, Duration::from_secs(60), Scope::Local))
+    };
     let web = || service(&[&origin], Policy::default());
     proxy.engine.swap(everything_to(web(), vec![open()]));
     for _ in 0..2 {
@@ -38,8 +45,14 @@ async fn a_local_limit_refuses_with_its_fields() {
     }
     let refused = proxy.get("/").await;
     assert_eq!(status_of(&refused), 429, "{refused}");
-    assert_eq!(field(&refused, "meshgate-reason"), Some("rate-limited; all"));
-    assert_eq!(field(&refused, "ratelimit-policy"), Some("\"all\";q=2;w=60"));
+    assert_eq!(
+        field(&refused, "meshgate-reason"),
+        Some("rate-limited; all")
+    );
+    assert_eq!(
+        field(&refused, "ratelimit-policy"),
+        Some("\"all\";q=2;w=60")
+    );
     let seconds: u64 = field(&refused, "retry-after").unwrap().parse().unwrap();
     assert!((50..=61).contains(&seconds));
     // A new snapshot with the same limit does not forget.
@@ -61,7 +74,10 @@ async fn a_global_limit_is_exact_over_two_replicas() {
         rate: Rate::new(10, per, 0),
         replicas: 2,
     };
-    owner.lock().await.set_limit("shop/limits/all", terms, now());
+    owner
+        .lock()
+        .await
+        .set_limit("shop/limits/all", terms, now());
     let mut replicas = Vec::new();
     for name in ["edge-0", "edge-1"] {
         let proxy = Proxy::edge(service(&[&origin], Policy::default()));
@@ -110,7 +126,10 @@ async fn without_an_owner_a_replica_serves_its_share() {
             replicas: 2,
             on_failure,
         };
-        let open = proxy.engine.limits().open(limit(10, Duration::from_secs(60), scope));
+        let open = proxy
+            .engine
+            .limits()
+            .open(limit(10, Duration::from_secs(60), scope));
         let web = service(&[&origin], Policy::default());
         proxy.engine.swap(everything_to(web, vec![open]));
         let mut admitted = 0;

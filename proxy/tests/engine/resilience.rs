@@ -17,7 +17,10 @@ fn retrying(on: &[&str]) -> RetryPolicy {
 
 #[tokio::test]
 async fn a_dead_endpoint_costs_no_request() {
-    let (dead, alive) = (Origin::start(ok("")).await, Origin::start(ok("alive")).await);
+    let (dead, alive) = (
+        Origin::start(ok("")).await,
+        Origin::start(ok("alive")).await,
+    );
     let web = service(&[&dead, &alive], Policy::default());
     let proxy = Proxy::edge(web);
     drop(dead);
@@ -29,13 +32,17 @@ async fn a_dead_endpoint_costs_no_request() {
 
 #[tokio::test]
 async fn an_error_is_retried_elsewhere_with_its_body() {
-    let (bad, good) = (Origin::start(status(503, "no")).await, Origin::start(ok("yes")).await);
+    let (bad, good) = (
+        Origin::start(status(503, "no")).await,
+        Origin::start(ok("yes")).await,
+    );
     let policy = Policy {
         retries: retrying(&["503"]),
         ..Policy::default()
     };
     let proxy = Proxy::edge(service(&[&bad, &good], policy));
-    let request = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
+    let request =
+        "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
     for _ in 0..10 {
         let answer = proxy.raw(request).await;
         assert!(answer.ends_with("yes"), "{answer}");
@@ -48,10 +55,15 @@ async fn what_may_have_been_processed_is_not_repeated_unasked() {
     let origin = Origin::start(ok("")).await;
     let proxy = Proxy::edge(service(&[&origin], Policy::default()));
     origin.next([Act::Close]);
-    let request = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
+    let request =
+        "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
     let answer = proxy.raw(request).await;
     assert_eq!(status_of(&answer), 502, "{answer}");
-    assert!(field(&answer, "meshgate-reason").unwrap().starts_with("upstream-reset; "));
+    assert!(
+        field(&answer, "meshgate-reason")
+            .unwrap()
+            .starts_with("upstream-reset; ")
+    );
     assert_eq!(origin.seen().len(), 1);
 }
 
@@ -70,7 +82,10 @@ async fn a_connection_that_its_server_closed_meanwhile_costs_no_request() {
 
 #[tokio::test]
 async fn a_per_try_timeout_holds_and_another_endpoint_answers() {
-    let (slow, fast) = (Origin::start(Act::Hang).await, Origin::start(ok("fast")).await);
+    let (slow, fast) = (
+        Origin::start(Act::Hang).await,
+        Origin::start(ok("fast")).await,
+    );
     let policy = Policy {
         per_try_timeout: Some(Duration::from_millis(50)),
         retries: retrying(&["PerTryTimeout"]),
@@ -87,8 +102,16 @@ async fn a_per_try_timeout_holds_and_another_endpoint_answers() {
 async fn timeouts_say_which_one_it_was() {
     let origin = Origin::start(Act::Hang).await;
     for (request, per_try, reason) in [
-        (None, Some(Duration::from_millis(30)), "per-try-timeout; no answer within 30ms"),
-        (Some(Duration::from_millis(30)), None, "request-timeout; no answer within 30ms"),
+        (
+            None,
+            Some(Duration::from_millis(30)),
+            "per-try-timeout; no answer within 30ms",
+        ),
+        (
+            Some(Duration::from_millis(30)),
+            None,
+            "request-timeout; no answer within 30ms",
+        ),
     ] {
         let policy = Policy {
             request_timeout: request,
@@ -104,7 +127,10 @@ async fn timeouts_say_which_one_it_was() {
 
 #[tokio::test]
 async fn a_failing_endpoint_is_ejected_and_taken_back() {
-    let (bad, good) = (Origin::start(status(500, "")).await, Origin::start(ok("")).await);
+    let (bad, good) = (
+        Origin::start(status(500, "")).await,
+        Origin::start(ok("")).await,
+    );
     let policy = Policy {
         breaker: BreakerPolicy {
             consecutive_failures: 2,
@@ -115,7 +141,14 @@ async fn a_failing_endpoint_is_ejected_and_taken_back() {
     };
     let proxy = Proxy::edge(service(&[&bad, &good], policy));
     let mut failed = 0;
-    while proxy.engine.metrics().render().matches("result=\"ejected\"").count() == 0 {
+    while proxy
+        .engine
+        .metrics()
+        .render()
+        .matches("result=\"ejected\"")
+        .count()
+        == 0
+    {
         failed += usize::from(status_of(&proxy.get("/").await) == 500);
     }
     assert_eq!(failed, 2);
@@ -128,7 +161,13 @@ async fn a_failing_endpoint_is_ejected_and_taken_back() {
         }
     })
     .await;
-    assert!(proxy.engine.metrics().render().contains("result=\"returned\""));
+    assert!(
+        proxy
+            .engine
+            .metrics()
+            .render()
+            .contains("result=\"returned\"")
+    );
 }
 
 #[tokio::test]
@@ -176,7 +215,9 @@ async fn no_connection_is_used_again_after_an_incomplete_exchange() {
     let origin = Origin::start(ok("")).await;
     let proxy = Proxy::edge(service(&[&origin], Policy::default()));
     // Answered before the request was read; what follows on that connection would be read as a request.
-    origin.next([Act::Say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into())]);
+    origin.next([Act::Say(
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into(),
+    )]);
     proxy.get("/one").await;
     proxy.get("/two").await;
     assert_eq!(origin.connections(), 2);

@@ -14,12 +14,17 @@ async fn check(request: &str, expected: u16) {
     };
     let web = service(&[&origin], Policy::default());
     let proxy = Proxy::edge_with(web, EngineOptions::default(), limits);
-    let smuggled = format!("{request}GET /smuggled HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n");
+    let smuggled =
+        format!("{request}GET /smuggled HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n");
     let answer = proxy.raw(&smuggled).await;
     assert_eq!(status_of(&answer), expected, "{request:?}: {answer}");
     let reason = field(&answer, "meshgate-reason");
     assert!(reason.is_some(), "{request:?}: {answer}");
-    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{request:?}: {answer}");
+    assert_eq!(
+        answer.matches("HTTP/1.1 ").count(),
+        1,
+        "{request:?}: {answer}"
+    );
     let seen = origin.seen();
     assert!(
         !seen.iter().any(|request| request.contains("smuggled")),
@@ -34,8 +39,14 @@ fn post(fields: &str, body: &str) -> String {
 #[tokio::test]
 async fn framing() {
     for (fields, body) in [
-        ("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
-        ("Transfer-Encoding: chunked\r\nContent-Length: 3\r\n", "0\r\n\r\n"),
+        (
+            "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+            "0\r\n\r\n",
+        ),
+        (
+            "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n",
+            "0\r\n\r\n",
+        ),
         ("Content-Length: 3\r\nContent-Length: 3\r\n", "abc"),
         ("Content-Length: +3\r\n", "abc"),
         ("Transfer-Encoding: xchunked\r\n", "0\r\n\r\n"),
@@ -46,7 +57,11 @@ async fn framing() {
     ] {
         check(&post(fields, body), 400).await;
     }
-    check("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400).await;
+    check(
+        "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -64,7 +79,11 @@ async fn hosts_and_targets() {
         check(request, 400).await;
     }
     let long = "x".repeat(9000);
-    check(&format!("GET /{long} HTTP/1.1\r\nHost: a.test\r\n\r\n"), 414).await;
+    check(
+        &format!("GET /{long} HTTP/1.1\r\nHost: a.test\r\n\r\n"),
+        414,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -104,7 +123,10 @@ async fn a_chunked_body_over_the_limit_ends_the_connection() {
     };
     let web = service(&[&origin], Policy::default());
     let proxy = Proxy::edge_with(web, EngineOptions::default(), limits);
-    let request = post("Transfer-Encoding: chunked\r\n", "14\r\n01234567890123456789\r\n0\r\n\r\n");
+    let request = post(
+        "Transfer-Encoding: chunked\r\n",
+        "14\r\n01234567890123456789\r\n0\r\n\r\n",
+    );
     let answer = proxy.raw(&request).await;
     assert_eq!(status_of(&answer), 413, "{answer}");
 }

@@ -1,1 +1,171 @@
-//! tls
+//! TLS at the edge: the certificate by name, replaced while running; ALPN; no certificate for strangers.
+
+use std::sync::Arc;
+
+use meshgate_proxy::tls::{Certificates, certified_key};
+use meshgate_proxy::{EngineOptions, ListenerKind, ListenerLimits, Policy, Snapshot};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::kit::{Origin, Proxy, everything_to, field, get, ok, say, service, status_of};
+
+struct Issued {
+    chain_pem: String,
+    key_pem: String,
+    der: CertificateDer<'static>,
+}
+
+fn issue(names: &[&str]) -> Issued {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let issued = rcgen::generate_simple_self_signed(names).unwrap();
+    Issued {
+        chain_pem: issued.cert.pem(),
+        key_pem: issued.signing_key.serialize_pem(),
+        der: issued.cert.der().clone(),
+    }
+}
+
+fn certificates(issued: &[(&str, &Issued)]) -> Certificates {
+    let mut certificates = Certificates::default();
+    for (host, issued) in issued {
+        let key = certified_key(&issued.chain_pem, &issued.key_pem).unwrap();
+        certificates.add(host, key).unwrap();
+    }
+    certificates
+}
+
+async fn connect(
+    proxy: &Proxy,
+    trusted: &[&Issued],
+    name: &str,
+    alpn: &[&str],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    for issued in trusted {
+        roots.add(issued.der.clone()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let stream = TcpStream::connect(proxy.address()).await.unwrap();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+}
+
+async fn start(origin: &Origin, issued: &[(&str, &Issued)]) -> Proxy {
+    let kinds = [(ListenerKind::EdgeHttps, ListenerLimits::default())];
+    let proxy = Proxy::start(EngineOptions::default(), kinds);
+    swap(&proxy, origin, issued);
+    proxy
+}
+
+fn swap(proxy: &Proxy, origin: &Origin, issued: &[(&str, &Issued)]) {
+    proxy.engine.swap(Snapshot {
+        certificates: certificates(issued),
+        ..everything_to(service(&[origin], Policy::default()), vec![])
+    });
+}
+
+#[tokio::test]
+async fn certificates_are_chosen_by_name_and_replaced_while_running() {
+    let origin = Origin::start(ok("")).await;
+    let (old, new, wild) = (issue(&["a.test"]), issue(&["a.test"]), issue(&["*.b.test"]));
+    let proxy = start(&origin, &[("a.test", &old), ("*.b.test", &wild)]).await;
+    assert!(connect(&proxy, &[&old], "a.test", &[]).await.is_ok());
+    assert!(connect(&proxy, &[&wild], "x.b.test", &[]).await.is_ok());
+    let mut kept = connect(&proxy, &[&old], "A.test", &[]).await.unwrap();
+    swap(&proxy, &origin, &[("a.test", &new)]);
+    assert!(connect(&proxy, &[&old], "a.test", &[]).await.is_err());
+    assert!(connect(&proxy, &[&new], "a.test", &[]).await.is_ok());
+    // A connection from before the change goes on.
+    let answer = say(&mut kept, &get("/")).await;
+    assert_eq!(status_of(&answer), 200, "{answer}");
+    assert_eq!(field(&origin.seen()[0], "x-forwarded-proto"), Some("https"));
+}
+
+#[tokio::test]
+async fn an_unknown_name_gets_no_certificate() {
+    let origin = Origin::start(ok("")).await;
+    let issued = issue(&["a.test"]);
+    let proxy = start(&origin, &[("a.test", &issued)]).await;
+    let error = connect(&proxy, &[&issued], "c.test", &[])
+        .await
+        .unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("UnrecognisedName")
+            || text.contains("AccessDenied")
+            || text.contains("unrecognized"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_name_with_another_certificate_is_misdirected() {
+    let origin = Origin::start(ok("")).await;
+    let (a, both) = (issue(&["a.test"]), issue(&["b.test", "c.test"]));
+    let key = certified_key(&both.chain_pem, &both.key_pem).unwrap();
+    let proxy = start(&origin, &[("a.test", &a)]).await;
+    let mut certificates = certificates(&[("a.test", &a)]);
+    certificates.add("b.test", key.clone()).unwrap();
+    certificates.add("c.test", key).unwrap();
+    proxy.engine.swap(Snapshot {
+        certificates,
+        ..everything_to(service(&[&origin], Policy::default()), vec![])
+    });
+    for (name, host, expected) in [
+        ("a.test", "a.test", 200),
+        ("a.test", "b.test", 421),
+        ("b.test", "c.test", 200),
+        ("b.test", "unknown.test", 421),
+    ] {
+        let mut stream = connect(&proxy, &[&a, &both], name, &[]).await.unwrap();
+        let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let answer = say(&mut stream, &request).await;
+        assert_eq!(status_of(&answer), expected, "{name} {host}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn http2_by_alpn_multiplexes_and_reports_in_its_own_way() {
+    let origin = Origin::start(ok("hello")).await;
+    let issued = issue(&["a.test"]);
+    let proxy = start(&origin, &[("a.test", &issued)]).await;
+    let stream = connect(&proxy, &[&issued], "a.test", &["h2", "http/1.1"])
+        .await
+        .unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let mut answers = Vec::new();
+    for path in ["/one", "/two", "/three"] {
+        let request = http::Request::builder()
+            .uri(format!("https://a.test{path}"))
+            .header("cookie", "a=1")
+            .header("cookie", "b=2")
+            .body(())
+            .unwrap();
+        let mut client = client.clone().ready().await.unwrap();
+        answers.push(client.send_request(request, true).unwrap().0);
+    }
+    for answer in answers {
+        let answer = crate::kit::soon(answer).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let mut body = answer.into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "hello");
+    }
+    let seen = origin.seen();
+    assert_eq!(seen.len(), 3);
+    assert_eq!(field(&seen[0], "cookie"), Some("a=1; b=2"));
+    assert_eq!(field(&seen[0], "host"), Some("a.test"));
+    driver.abort();
+}

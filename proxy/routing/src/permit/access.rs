@@ -255,8 +255,16 @@ mod tests {
             rules: vec![allow_front_get(), deny_admin()],
         };
         check(&rules, "shop/front GET /", AccessVerdict::Allowed);
-        check(&rules, "shop/front POST /", AccessVerdict::Denied { by: None });
-        check(&rules, "shop/other GET /", AccessVerdict::Denied { by: None });
+        check(
+            &rules,
+            "shop/front POST /",
+            AccessVerdict::Denied { by: None },
+        );
+        check(
+            &rules,
+            "shop/other GET /",
+            AccessVerdict::Denied { by: None },
+        );
         check(&rules, "- GET /", AccessVerdict::Denied { by: None });
         let denied = AccessVerdict::Denied {
             by: Some("shop/deny"),
@@ -272,7 +280,11 @@ mod tests {
             enforced: true,
             rules: vec![],
         };
-        check(&nothing, "shop/front GET /", AccessVerdict::Denied { by: None });
+        check(
+            &nothing,
+            "shop/front GET /",
+            AccessVerdict::Denied { by: None },
+        );
         let audit = AccessRules {
             enforced: true,
             rules: vec![AccessRule {

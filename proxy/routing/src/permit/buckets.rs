@@ -90,7 +90,9 @@ impl<T> Buckets<T> {
 
     /// All entries, in no order.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&Arc<str>, &mut T)> {
-        self.slots.iter_mut().map(|slot| (&slot.key, &mut slot.value))
+        self.slots
+            .iter_mut()
+            .map(|slot| (&slot.key, &mut slot.value))
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -228,13 +228,7 @@ impl LeaseHolder {
 }
 
 impl Bucket {
-    fn take_alone(
-        &mut self,
-        rate: &Rate,
-        replicas: u32,
-        on_failure: OnFailure,
-        now: Time,
-    ) -> Take {
+    fn take_alone(&mut self, rate: &Rate, replicas: u32, on_failure: OnFailure, now: Time) -> Take {
         let rate = match on_failure {
             OnFailure::LocalShare => rate.share(replicas),
             OnFailure::Open => Rate::new(u64::MAX / 2, rate.per, 0),
@@ -290,9 +284,7 @@ impl Bucket {
     /// Whether the owner must be asked for more at once.
     fn asks(&self, now: Time) -> bool {
         let refused = self.none_until.is_some_and(|until| now < until);
-        let answered = self
-            .asked
-            .is_none_or(|asked| now.since(asked) >= ASK_AGAIN);
+        let answered = self.asked.is_none_or(|asked| now.since(asked) >= ASK_AGAIN);
         answered && !refused && (self.waiting > 0 || self.held() * 2 < self.pace.ahead())
     }
 

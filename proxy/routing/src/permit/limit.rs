@@ -233,6 +233,12 @@ mod tests {
         );
         check(&both, "10.1.2.3", "free", true, "10.1.2.0\u{1f}free");
         check(&both, "::ffff:10.1.2.3", "free", true, "10.1.2.0\u{1f}free");
-        check(&both, "2001:db8::1:2:3:4", "paid", false, "2001:db8::\u{1f}paid");
+        check(
+            &both,
+            "2001:db8::1:2:3:4",
+            "paid",
+            false,
+            "2001:db8::\u{1f}paid",
+        );
     }
 }

@@ -122,11 +122,15 @@ impl QuotaOwner {
         let Some(owned) = self.limits.get_mut(&demand.limit) else {
             return Vec::new();
         };
-        let bucket = owned
-            .buckets
-            .touch(&demand.key, Bucket::default, |_, _| {});
+        let bucket = owned.buckets.touch(&demand.key, Bucket::default, |_, _| {});
         bucket.hear(&owned.terms.rate, now, replica, demand);
-        let mut grants = bucket.serve(&owned.terms, owned.strangers_until, now, &demand.key, &demand.limit);
+        let mut grants = bucket.serve(
+            &owned.terms,
+            owned.strangers_until,
+            now,
+            &demand.key,
+            &demand.limit,
+        );
         let answered = grants.iter().any(|(to, _)| to == replica);
         if demand.want > 0 && !answered {
             let wait = bucket.next_free(&owned.terms, now).since(now);
@@ -214,7 +218,11 @@ impl Bucket {
     fn hear(&mut self, rate: &Rate, now: Time, replica: &ReplicaId, demand: &Demand) {
         self.settle(rate, now);
         let plain = without_burst(rate);
-        let index = match self.claims.iter().position(|claim| claim.replica == *replica) {
+        let index = match self
+            .claims
+            .iter()
+            .position(|claim| claim.replica == *replica)
+        {
             Some(index) => index,
             None => {
                 self.claims.push(Claim {
@@ -292,7 +300,10 @@ impl Bucket {
             for (index, claim) in self.claims.iter().enumerate() {
                 let part = pot * weight((claim, &wants[index])) / weights.max(1);
                 // Everybody's part may round to nothing: then the first in line gets one.
-                let part = part.max(u64::from(pot < weights)).min(wants[index]).min(free);
+                let part = part
+                    .max(u64::from(pot < weights))
+                    .min(wants[index])
+                    .min(free);
                 given[index] += part;
                 wants[index] -= part;
                 free -= part;
@@ -316,8 +327,7 @@ impl Bucket {
                     },
                 ));
                 if rate.burst > 0 {
-                    self.debt_until =
-                        self.debt_until.max(now.as_nanos()) + cost(rate, tokens);
+                    self.debt_until = self.debt_until.max(now.as_nanos()) + cost(rate, tokens);
                 }
             }
         }

@@ -118,7 +118,9 @@ impl Window {
         if self.held >= rate.capacity()
             && let Some(&(tick, _)) = self.uses.front()
         {
-            until = tick.saturating_mul(rate.tick()).saturating_add(nanos(rate.per));
+            until = tick
+                .saturating_mul(rate.tick())
+                .saturating_add(nanos(rate.per));
         }
         if rate.burst > 0 {
             let allowed = cost(rate, rate.capacity()) - cost(rate, 1);
@@ -130,7 +132,8 @@ impl Window {
     /// How long until nothing of the past counts any more.
     pub(crate) fn reset(&self, rate: &Rate, now: Time) -> Duration {
         let last = self.uses.back().map_or(0, |&(tick, _)| {
-            tick.saturating_mul(rate.tick()).saturating_add(nanos(rate.per))
+            tick.saturating_mul(rate.tick())
+                .saturating_add(nanos(rate.per))
         });
         Duration::from_nanos(last.max(self.debt_until).saturating_sub(now.as_nanos()))
     }

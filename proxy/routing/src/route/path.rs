@@ -69,7 +69,8 @@ fn decode(path: &[u8]) -> Result<String, BadPath> {
             b'%' => {
                 let digits = path.get(at..at + 2).ok_or(BadPath::Escape)?;
                 at += 2;
-                hex(digits[0]).ok_or(BadPath::Escape)? << 4 | hex(digits[1]).ok_or(BadPath::Escape)?
+                hex(digits[0]).ok_or(BadPath::Escape)? << 4
+                    | hex(digits[1]).ok_or(BadPath::Escape)?
             }
             b'?' | b'#' => return Err(BadPath::Raw),
             0x80.. => return Err(BadPath::Raw),
@@ -88,7 +89,8 @@ fn decode(path: &[u8]) -> Result<String, BadPath> {
             return Err(BadPath::Overlong);
         }
         before = decoded;
-        let unreserved = decoded.is_ascii_alphanumeric() || matches!(decoded, b'-' | b'.' | b'_' | b'~');
+        let unreserved =
+            decoded.is_ascii_alphanumeric() || matches!(decoded, b'-' | b'.' | b'_' | b'~');
         if byte != b'%' || unreserved {
             out.push(char::from(decoded));
         } else {
@@ -134,7 +136,9 @@ fn is_dots(name: &str) -> bool {
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| u8::try_from(value).ok())
 }
 
 #[cfg(test)]
@@ -143,9 +147,17 @@ mod tests {
 
     fn check(path: &str, expected: Result<&str, BadPath>) {
         let normal = normalise(path);
-        assert_eq!(normal.as_deref().map_err(|error| *error), expected, "{path:?}");
+        assert_eq!(
+            normal.as_deref().map_err(|error| *error),
+            expected,
+            "{path:?}"
+        );
         if let Ok(normal) = normal {
-            assert_eq!(normalise(&normal).as_deref(), Ok(&*normal), "{path:?} again");
+            assert_eq!(
+                normalise(&normal).as_deref(),
+                Ok(&*normal),
+                "{path:?} again"
+            );
         }
     }
 

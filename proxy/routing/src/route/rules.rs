@@ -33,7 +33,9 @@ pub enum PathProblem {
     #[error("path is {0} bytes long, more than {PATH_MAX_BYTES}")]
     TooLong(usize),
     /// Could never equal a normalised path.
-    #[error("path {0:?} contains an empty element, a dot element, a query or characters that no normalised path has")]
+    #[error(
+        "path {0:?} contains an empty element, a dot element, a query or characters that no normalised path has"
+    )]
     NeverMatches(String),
 }
 
@@ -231,7 +233,11 @@ mod tests {
             };
             (PathMatch::new(kind, value).unwrap(), *text)
         }));
-        assert_eq!(compiled.find(path).copied(), expected, "{rules:?} for {path}");
+        assert_eq!(
+            compiled.find(path).copied(),
+            expected,
+            "{rules:?} for {path}"
+        );
     }
 
     #[test]
@@ -250,15 +256,27 @@ mod tests {
         check(&["Prefix /aaa/bbb"], "/aaa/bbb", Some("Prefix /aaa/bbb"));
         check(&["Prefix /aaa/bbb/"], "/aaa/bbb", Some("Prefix /aaa/bbb/"));
         check(&["Prefix /aaa/bbb"], "/aaa/bbb/", Some("Prefix /aaa/bbb"));
-        check(&["Prefix /aaa/bbb"], "/aaa/bbb/ccc", Some("Prefix /aaa/bbb"));
+        check(
+            &["Prefix /aaa/bbb"],
+            "/aaa/bbb/ccc",
+            Some("Prefix /aaa/bbb"),
+        );
         check(&["Prefix /aaa/bbb"], "/aaa/bbbxyz", None);
-        check(&["Prefix /", "Prefix /aaa"], "/aaa/ccc", Some("Prefix /aaa"));
+        check(
+            &["Prefix /", "Prefix /aaa"],
+            "/aaa/ccc",
+            Some("Prefix /aaa"),
+        );
         let three = ["Prefix /", "Prefix /aaa", "Prefix /aaa/bbb"];
         check(&three, "/aaa/bbb", Some("Prefix /aaa/bbb"));
         check(&three, "/ccc", Some("Prefix /"));
         check(&["Prefix /aaa"], "/ccc", None);
         check(&["Prefix /foo", "Exact /foo"], "/foo", Some("Exact /foo"));
-        check(&["Exact /foo", "Prefix /foo"], "/foo/x", Some("Prefix /foo"));
+        check(
+            &["Exact /foo", "Prefix /foo"],
+            "/foo/x",
+            Some("Prefix /foo"),
+        );
         check(&["Prefix /Foo"], "/foo", None);
     }
 

@@ -213,7 +213,10 @@ mod tests {
         let mut book = EjectionBook::default();
         let mut breaker = Breaker::default();
         for _ in 0..4 {
-            assert_eq!(breaker.failed(&policy, &mut book, 2, at(0), 0), Change::None);
+            assert_eq!(
+                breaker.failed(&policy, &mut book, 2, at(0), 0),
+                Change::None
+            );
         }
         let ejected = breaker.failed(&policy, &mut book, 2, at(0), 0);
         assert_eq!(ejected, Change::Ejected(at(1000)));
@@ -225,7 +228,10 @@ mod tests {
         assert_eq!(again, Change::Ejected(at(3002)), "doubled");
         assert!(breaker.probe(&policy, at(3002)));
         assert_eq!(breaker.succeeded(&mut book), Change::Returned);
-        assert_eq!((breaker.condition(at(3003)), book.ejected()), (Condition::Taking, 0));
+        assert_eq!(
+            (breaker.condition(at(3003)), book.ejected()),
+            (Condition::Taking, 0)
+        );
     }
 
     #[test]
@@ -247,7 +253,10 @@ mod tests {
         let mut book = EjectionBook::default();
         let mut breaker = Breaker::default();
         for _ in 0..50 {
-            assert_eq!(breaker.failed(&policy, &mut book, 1, at(0), 0), Change::None);
+            assert_eq!(
+                breaker.failed(&policy, &mut book, 1, at(0), 0),
+                Change::None
+            );
         }
     }
 

@@ -51,7 +51,11 @@ impl RetryBudget {
     pub fn retry(&mut self, now: Time) -> bool {
         let (mut requests, mut retries) = (0_u64, 0_u64);
         let oldest = second(now).saturating_sub(SLOTS as u64 - 1);
-        for slot in self.slots.iter().filter(|slot| slot.second >= oldest.max(1)) {
+        for slot in self
+            .slots
+            .iter()
+            .filter(|slot| slot.second >= oldest.max(1))
+        {
             requests += u64::from(slot.requests);
             retries += u64::from(slot.retries);
         }

@@ -79,7 +79,11 @@ pub fn pick(
         Algorithm::LeastRequest => {
             let (first, second) = two_of(size, chance);
             let load = |nth: usize| members.clone().nth(nth).map(|index| candidate(index).load);
-            if load(second) < load(first) { second } else { first }
+            if load(second) < load(first) {
+                second
+            } else {
+                first
+            }
         }
     };
     // Another thread may have changed a class between the passes; any endpoint that was there is a fair answer.
@@ -92,7 +96,11 @@ pub fn pick(
 
 /// The usual case without looking at all endpoints: two at random, both ready. A probe that is due is found by the
 /// slow way often enough: whenever one of the two is not ready.
-fn two_choices(count: usize, candidate: &impl Fn(usize) -> Candidate, chance: u64) -> Option<usize> {
+fn two_choices(
+    count: usize,
+    candidate: &impl Fn(usize) -> Candidate,
+    chance: u64,
+) -> Option<usize> {
     let (first, second) = two_of(count, chance);
     let (a, b) = (candidate(first), candidate(second));
     let ready = a.class == Class::Ready && b.class == Class::Ready;
@@ -138,16 +146,32 @@ mod tests {
     #[test]
     fn the_best_class_wins() {
         use Class::{Ejected, Probe, Ready, Terminating, Tried};
-        for algorithm in [Algorithm::LeastRequest, Algorithm::RoundRobin, Algorithm::Random] {
+        for algorithm in [
+            Algorithm::LeastRequest,
+            Algorithm::RoundRobin,
+            Algorithm::Random,
+        ] {
             check(algorithm, &[], Pick::Empty);
             check(algorithm, &[(Ejected, 0), (Ejected, 0)], Pick::AllEjected);
             check(algorithm, &[(Ejected, 0), (Ready, 9)], Pick::Endpoint(1));
-            check(algorithm, &[(Terminating, 0), (Ready, 9)], Pick::Endpoint(1));
-            check(algorithm, &[(Terminating, 0), (Ejected, 0)], Pick::Endpoint(0));
+            check(
+                algorithm,
+                &[(Terminating, 0), (Ready, 9)],
+                Pick::Endpoint(1),
+            );
+            check(
+                algorithm,
+                &[(Terminating, 0), (Ejected, 0)],
+                Pick::Endpoint(0),
+            );
             check(algorithm, &[(Tried, 0), (Ready, 9)], Pick::Endpoint(1));
             check(algorithm, &[(Probe, 0), (Ready, 0)], Pick::Endpoint(0));
         }
-        check(Algorithm::LeastRequest, &[(Ready, 5), (Ready, 1)], Pick::Endpoint(1));
+        check(
+            Algorithm::LeastRequest,
+            &[(Ready, 5), (Ready, 1)],
+            Pick::Endpoint(1),
+        );
     }
 
     #[test]

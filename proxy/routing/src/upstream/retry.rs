@@ -64,7 +64,9 @@ impl Default for RetryOn {
 
 /// A name that is no retry condition.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0:?} is no retry condition: expected ConnectFailure, RefusedStream, ResetBeforeResponse, GatewayError, Retriable4xx, PerTryTimeout or a status")]
+#[error(
+    "{0:?} is no retry condition: expected ConnectFailure, RefusedStream, ResetBeforeResponse, GatewayError, Retriable4xx, PerTryTimeout or a status"
+)]
 pub struct UnknownCondition(pub String);
 
 impl RetryOn {
@@ -165,7 +167,11 @@ impl Backoff {
     pub fn after(&self, attempt: u32, chance: u64) -> Duration {
         let doubled = self
             .base
-            .saturating_mul(1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX))
+            .saturating_mul(
+                1_u32
+                    .checked_shl(attempt.saturating_sub(1))
+                    .unwrap_or(u32::MAX),
+            )
             .min(self.max);
         let half = doubled / 2;
         half + half.mul_f64((chance >> 11) as f64 / (1_u64 << 53) as f64)
