@@ -6,6 +6,7 @@
 
 mod default;
 mod definition;
+mod definition_rules;
 mod formats;
 mod names;
 mod prune;
@@ -26,6 +27,7 @@ use crate::value::{at, bool_at, list_at, text_at};
 
 pub(crate) use default::default;
 pub(crate) use definition::{default_definition, prepare_definition};
+pub(crate) use definition_rules::{validate_definition, validate_definition_update};
 pub use names::names_status;
 pub(crate) use schema::Schema;
 
@@ -84,8 +86,8 @@ impl CustomVersion {
     pub(crate) fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = validate::validate(object, self.schema());
         if let Some(scale) = &self.scale {
-            errors.extend(scale_error(object, &scale.spec_replicas, true));
-            errors.extend(scale_error(object, &scale.status_replicas, false));
+            errors.extend(scale_error(object, &scale.spec_replicas));
+            errors.extend(scale_error(object, &scale.status_replicas));
         }
         if errors.iter().any(rules::is_blocking) && self.schema().has_rules() {
             errors.push(rules::not_checked());
@@ -112,18 +114,15 @@ fn metadata_of(metadata: Value, unknown: &mut Vec<String>) -> Result<Value, Stri
 }
 
 /// What the scale subresource could not read.
-fn scale_error(object: &Value, path: &str, is_spec: bool) -> Option<FieldError> {
+fn scale_error(object: &Value, path: &str) -> Option<FieldError> {
     let field = format!(".{path}");
     let found = at(object, path)?;
     match found.as_i64() {
-        Some(replicas) if replicas < 0 => {
-            let detail = if is_spec {
-                "should be a non-negative integer"
-            } else {
-                "should be a non-negative integer"
-            };
-            Some(FieldError::invalid(field, replicas, detail))
-        }
+        Some(replicas) if replicas < 0 => Some(FieldError::invalid(
+            field,
+            replicas,
+            "should be a non-negative integer",
+        )),
         Some(_) => None,
         None => {
             let (shown, go_type) = match found {

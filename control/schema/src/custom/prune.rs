@@ -64,3 +64,8 @@ fn level(
         _ => {}
     }
 }
+
+/// Prunes a value that is no object of its own (a default).
+pub(super) fn prune_value(value: &mut Value, schema: Schema<'_>) {
+    level(value, schema, false, &mut String::new(), &mut Vec::new());
+}

@@ -5,7 +5,7 @@ mod strategic;
 
 use serde_json::Value;
 
-use crate::decode::{Decoded, FieldValidation, Media, Parsed, Refusal, parse_json, parse_yaml};
+use crate::decode::{Decoded, FieldValidation, Parsed, Refusal, parse_json, parse_yaml};
 use crate::registry::{Kind, Registry, Rules};
 use crate::types::by_name;
 use crate::{Failure, FieldError};
