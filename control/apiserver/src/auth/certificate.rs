@@ -25,9 +25,7 @@ pub(super) fn user(leaf: &CertificateDer<'_>, now: Timestamp) -> Result<User, &'
     };
     let groups = certificate.subject().iter_organization();
     let groups = groups.filter_map(|group| group.as_str().ok().map(str::to_owned));
-    let fingerprint = Sha256::digest(leaf);
-    let credential = fingerprint.iter().map(|byte| format!("{byte:02x}"));
-    let credential = format!("X509SHA256={}", credential.collect::<String>());
+    let credential = format!("X509SHA256={:x}", Sha256::digest(leaf));
     let user = User {
         name: name.to_owned(),
         groups: groups.collect(),

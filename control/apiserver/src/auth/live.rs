@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 pub(super) const RESOURCES: [&str; 4] = ["pods", "serviceaccounts", "secrets", "nodes"];
@@ -9,21 +10,51 @@ pub(super) const RESOURCES: [&str; 4] = ["pods", "serviceaccounts", "secrets", "
 /// Namespace (empty for cluster scope) and name.
 type Key = (Box<str>, Box<str>);
 
-/// UIDs of live objects, and pods in some detail.
+/// How long an object that is being deleted still counts as there, after the moment it should have been gone:
+/// finalizers may keep it for ever, and with it the tokens that are bound to it.
+const DELETED_LEEWAY_S: i64 = 60;
+
+/// Live objects, and pods in some detail.
 #[derive(Debug, Default)]
 pub(super) struct Live {
-    accounts: HashMap<Key, Box<str>>,
-    secrets: HashMap<Key, Box<str>>,
-    nodes: HashMap<Box<str>, Box<str>>,
+    accounts: HashMap<Key, Life>,
+    secrets: HashMap<Key, Life>,
+    nodes: HashMap<Box<str>, Life>,
     pods: HashMap<Key, Pod>,
     /// Keys of the pods of each node.
     by_node: HashMap<Box<str>, BTreeSet<Key>>,
 }
 
+/// An object that is there.
+#[derive(Debug, Default)]
+pub(super) struct Life {
+    pub(super) uid: Box<str>,
+    /// Unix seconds; set once its deletion was asked for.
+    ends_s: Option<i64>,
+}
+
+impl Life {
+    fn of(object: &Value) -> Self {
+        let metadata = &object["metadata"];
+        let ends = metadata["deletionTimestamp"].as_str();
+        let ends = ends.and_then(|ends| ends.parse::<Timestamp>().ok());
+        Self {
+            uid: text(&metadata["uid"]),
+            ends_s: ends.map(Timestamp::as_second),
+        }
+    }
+
+    /// Whether this is still the object with that UID.
+    pub(super) fn is(&self, uid: &str, now: Timestamp) -> bool {
+        let is_over = |ends_s: i64| ends_s.saturating_add(DELETED_LEEWAY_S) < now.as_second();
+        *self.uid == *uid && !self.ends_s.is_some_and(is_over)
+    }
+}
+
 /// A pod: where it runs and what it refers to in its namespace.
 #[derive(Debug, Default)]
 pub(super) struct Pod {
-    pub(super) uid: Box<str>,
+    pub(super) life: Life,
     /// Empty before it is bound.
     pub(super) node: Box<str>,
     pub(super) service_account: Box<str>,
@@ -42,11 +73,10 @@ impl Live {
         object: Option<&Value>,
     ) {
         let key: Key = (namespace.into(), name.into());
-        let uid = object.and_then(|object| object["metadata"]["uid"].as_str());
         match resource {
-            "serviceaccounts" => set(&mut self.accounts, key, uid),
-            "secrets" => set(&mut self.secrets, key, uid),
-            "nodes" => set(&mut self.nodes, key.1, uid),
+            "serviceaccounts" => set(&mut self.accounts, key, object),
+            "secrets" => set(&mut self.secrets, key, object),
+            "nodes" => set(&mut self.nodes, key.1, object),
             "pods" => self.set_pod(key, object.map(Pod::of)),
             _ => {}
         }
@@ -70,20 +100,16 @@ impl Live {
         }
     }
 
-    pub(super) fn account_uid(&self, namespace: &str, name: &str) -> Option<&str> {
-        self.accounts
-            .get(&(namespace.into(), name.into()))
-            .map(|uid| &**uid)
+    pub(super) fn account(&self, namespace: &str, name: &str) -> Option<&Life> {
+        self.accounts.get(&(namespace.into(), name.into()))
     }
 
-    pub(super) fn secret_uid(&self, namespace: &str, name: &str) -> Option<&str> {
-        self.secrets
-            .get(&(namespace.into(), name.into()))
-            .map(|uid| &**uid)
+    pub(super) fn secret(&self, namespace: &str, name: &str) -> Option<&Life> {
+        self.secrets.get(&(namespace.into(), name.into()))
     }
 
-    pub(super) fn node_uid(&self, name: &str) -> Option<&str> {
-        self.nodes.get(name).map(|uid| &**uid)
+    pub(super) fn node(&self, name: &str) -> Option<&Life> {
+        self.nodes.get(name)
     }
 
     pub(super) fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
@@ -102,9 +128,9 @@ impl Live {
     }
 }
 
-fn set<K: Eq + std::hash::Hash>(map: &mut HashMap<K, Box<str>>, key: K, uid: Option<&str>) {
-    match uid {
-        Some(uid) => map.insert(key, uid.into()),
+fn set<K: Eq + std::hash::Hash>(map: &mut HashMap<K, Life>, key: K, object: Option<&Value>) {
+    match object {
+        Some(object) => map.insert(key, Life::of(object)),
         None => map.remove(&key),
     };
 }
@@ -113,7 +139,7 @@ impl Pod {
     fn of(object: &Value) -> Self {
         let spec = &object["spec"];
         let mut pod = Self {
-            uid: text(&object["metadata"]["uid"]),
+            life: Life::of(object),
             node: text(&spec["nodeName"]),
             service_account: text(&spec["serviceAccountName"]),
             ..Self::default()

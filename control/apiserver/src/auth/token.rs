@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::live::Live;
+use super::live::{Life, Live};
 use super::user::service_account_groups;
 use super::{Auth, ISSUER, SERVICE_ACCOUNT_PREFIX, User};
 
@@ -62,7 +62,7 @@ impl Auth {
         if audiences.is_empty() {
             return Err(Invalid::Audience);
         }
-        claims.check_live(&self.read().live)?;
+        claims.check_live(&self.read().live, now)?;
         Ok((claims.user(), audiences))
     }
 
@@ -124,30 +124,33 @@ impl Claims {
     }
 
     /// Everything that the token is bound to must still be there, and be the same.
-    fn check_live(&self, live: &Live) -> Result<(), Invalid> {
+    fn check_live(&self, live: &Live, now: Timestamp) -> Result<(), Invalid> {
         let namespace = &self.namespace;
-        let uid = live.account_uid(namespace, &self.account.name);
-        if uid != Some(&self.account.uid) {
-            return Err(Invalid::Gone("service account"));
-        }
-        if let Some(pod) = &self.pod {
-            let found = live.pod(namespace, &pod.name);
-            if found.is_none_or(|found| *found.uid != *pod.uid) {
-                return Err(Invalid::Gone("pod"));
+        let check = |kind: &'static str, bound: &Bound, found: Option<&Life>| {
+            if found.is_some_and(|life| life.is(&bound.uid, now)) {
+                Ok(())
+            } else {
+                Err(Invalid::Gone(kind))
             }
+        };
+        let account = &self.account;
+        check(
+            "service account",
+            account,
+            live.account(namespace, &account.name),
+        )?;
+        if let Some(secret) = &self.secret {
+            check("secret", secret, live.secret(namespace, &secret.name))?;
         }
-        if let Some(secret) = &self.secret
-            && live.secret_uid(namespace, &secret.name) != Some(&secret.uid)
-        {
-            return Err(Invalid::Gone("secret"));
+        match (&self.pod, &self.node) {
+            // A pod's token also names its node, for information; only a token bound to a node dies with it.
+            (Some(pod), _) => {
+                let found = live.pod(namespace, &pod.name);
+                check("pod", pod, found.map(|found| &found.life))
+            }
+            (None, Some(node)) => check("node", node, live.node(&node.name)),
+            (None, None) => Ok(()),
         }
-        // A pod's token also names its node, for information; only a token bound to a node dies with it.
-        if let (Some(node), None) = (&self.node, &self.pod)
-            && live.node_uid(&node.name) != Some(&node.uid)
-        {
-            return Err(Invalid::Gone("node"));
-        }
-        Ok(())
     }
 
     fn user(&self) -> User {

@@ -30,12 +30,12 @@ impl Auth {
         let (account, bound, bound_node) = {
             let state = self.read();
             let live = &state.live;
-            let uid = live
-                .account_uid(namespace, service_account)
-                .ok_or_else(|| Failure::not_found("", "serviceaccounts", service_account))?;
+            let found = live.account(namespace, service_account);
+            let found =
+                found.ok_or_else(|| Failure::not_found("", "serviceaccounts", service_account))?;
             let account = Bound {
                 name: service_account.to_owned(),
-                uid: uid.to_owned(),
+                uid: found.uid.to_string(),
             };
             if let Some(node) = node::name_of(user) {
                 wanted.permit_node(node, namespace, service_account, live)?;
@@ -169,12 +169,13 @@ impl Wanted {
                          with different serviceaccount name."
                     )));
                 }
-                ("pods", pod.map(|pod| &*pod.uid))
+                ("pods", pod.map(|pod| &pod.life))
             }
-            "secret" => ("secrets", live.secret_uid(namespace, name)),
-            _ => ("nodes", live.node_uid(name)),
+            "secret" => ("secrets", live.secret(namespace, name)),
+            _ => ("nodes", live.node(name)),
         };
         let found = found.ok_or_else(|| Failure::not_found("", resource, name))?;
+        let found = &*found.uid;
         if !uid.is_empty() && uid != found {
             let message = format!(
                 "the UID in the bound object reference ({uid}) does not match the UID in record \
@@ -195,7 +196,7 @@ impl Wanted {
         let node = &live.pod(namespace, &object.name)?.node;
         Some(Bound {
             name: node.to_string(),
-            uid: live.node_uid(node)?.to_owned(),
+            uid: live.node(node)?.uid.to_string(),
         })
     }
 

@@ -165,6 +165,25 @@ fn claims(change: impl Fn(&mut Value)) -> Value {
 }
 
 #[test]
+fn an_account_that_finalizers_keep_is_gone_a_minute_after_its_deletion() {
+    let auth = auth();
+    let token = token(&auth, "a", json!({}));
+    feed(
+        &auth,
+        &json!({"kind": "ServiceAccount", "metadata": {
+            "namespace": "shop",
+            "name": "a",
+            "uid": "ServiceAccount-a",
+            "deletionTimestamp": "2027-01-15T08:00:00Z",
+            "finalizers": ["example.org/never"],
+        }}),
+    );
+    assert_eq!(with_token(&auth, &token, later(60)), ACCOUNT_A);
+    let gone = "401 the token's service account no longer exists";
+    assert_eq!(with_token(&auth, &token, later(61)), gone);
+}
+
+#[test]
 fn claims_that_are_not_ours_are_refused() {
     let auth = auth();
     let key = SigningKey::from_pem(&keys().ours).unwrap();
