@@ -5,12 +5,14 @@
 //! into a [`Queue`]; workers take keys, read caches, decide purely and write by patch. Nothing here polls.
 
 mod cache;
+mod connect;
 mod event;
 mod quantity;
 mod queue;
 mod write;
 
 pub use cache::{Cache, Change, Key};
+pub use connect::{ConnectError, connect};
 pub use event::{EventKind, EventSink, Recorder, Reference};
 pub use quantity::{BadQuantity, Quantity};
 pub use queue::{Next, Queue};

@@ -13,7 +13,8 @@ async fn main() -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .init();
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let client = kube::Client::try_default().await.context("the kubeconfig that KUBECONFIG names")?;
+    let kubeconfig = std::env::var_os("KUBECONFIG").context("KUBECONFIG is not set")?;
+    let client = meshgate_api::client::connect(kubeconfig.as_ref()).await?;
     let mut options = meshgate_controllers::Options::new("not a certificate".to_owned());
     if let Some(seconds) = seconds("NODE_GRACE_S")? {
         options.node_grace = seconds;
