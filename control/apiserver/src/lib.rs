@@ -179,6 +179,7 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
     let tasks = TaskTracker::new();
     tasks.spawn(listen::serve(Arc::clone(&server), adopted, tls));
     tasks.spawn(custom::clean_up(Arc::clone(&server)));
+    tasks.spawn(auth::write_aggregated_rules(Arc::clone(&server)));
     tasks.spawn(events::expire(server));
     tasks.spawn(refresh_certificate(
         pki.api_server.clone(),

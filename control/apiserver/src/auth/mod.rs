@@ -9,6 +9,7 @@
 //! Deliberately absent: anonymous requests beyond health checks, token files, authorization webhooks.
 
 mod admission;
+mod aggregation;
 mod bootstrap;
 mod certificate;
 mod jwt;
@@ -34,6 +35,8 @@ use self::jwt::SigningKey;
 use self::live::Live;
 use self::rbac::Rbac;
 use self::token::Verified;
+
+pub(crate) use self::aggregation::write_aggregated_rules;
 
 pub use self::admission::Write;
 pub use self::bootstrap::bootstrap;
