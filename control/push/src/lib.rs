@@ -10,6 +10,7 @@ mod manifests;
 mod metrics;
 mod objects;
 mod quota;
+mod retry;
 mod server;
 mod status;
 mod table;

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fmt::Debug,
-    time::Duration,
 };
 
 use futures::StreamExt;
@@ -25,11 +24,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     compile::SubjectKind,
     objects::{self, Change, Kind, Meta, Name, Object, Policy},
+    retry::Retry,
 };
-
-/// First wait after a failure: at the first start, permissions and definitions appear within milliseconds.
-const RETRY_MIN: Duration = Duration::from_millis(10);
-const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Kinds whose lists must be complete before anything is pushed.
 pub(crate) const LISTED: [Kind; 8] = [
@@ -159,7 +155,7 @@ async fn watch<K>(
 {
     let mut events = std::pin::pin!(watcher::watcher(api, watcher::Config::default()));
     let mut listed = BTreeSet::new();
-    let mut wait = RETRY_MIN;
+    let mut retry = Retry::default();
     while let Some(event) = events.next().await {
         let change = match event {
             Ok(Event::Init) => {
@@ -178,7 +174,7 @@ async fn watch<K>(
                 }
             }
             Ok(Event::InitDone) => {
-                wait = RETRY_MIN;
+                retry = Retry::default();
                 Change::Listed(kind, std::mem::take(&mut listed))
             }
             Ok(Event::Apply(object)) => {
@@ -190,7 +186,7 @@ async fn watch<K>(
             }
             Ok(Event::Delete(object)) => Change::Delete(kind, Name::of(object.meta())),
             Err(error) => {
-                pause(&error, &format!("{kind:?}"), &mut wait).await;
+                pause(&error, &format!("{kind:?}"), &mut retry).await;
                 continue;
             }
         };
@@ -200,14 +196,17 @@ async fn watch<K>(
     }
 }
 
-async fn pause(error: &watcher::Error, what: &str, wait: &mut Duration) {
-    if *wait >= RETRY_MAX {
-        tracing::warn!(what, %error, "cannot watch, trying again");
+async fn pause(error: &watcher::Error, what: &str, retry: &mut Retry) {
+    if retry.is_worth_a_warning() {
+        let hint = match is_refused(error) {
+            true => "; are Meshgate's definitions and permissions installed?",
+            false => "",
+        };
+        tracing::warn!(what, %error, "cannot watch, trying again{hint}");
     } else {
         tracing::debug!(what, %error, "cannot watch, trying again");
     }
-    tokio::time::sleep(*wait).await;
-    *wait = (*wait * 2).min(RETRY_MAX);
+    retry.pause().await;
 }
 
 /// The watches of Secrets: each by name, so that no other Secret is ever read.
@@ -257,7 +256,7 @@ impl SecretWatches {
 async fn watch_secret(client: Client, name: Name, changes: mpsc::Sender<Change>) {
     let api: Api<Secret> = Api::namespaced(client, &name.namespace);
     let mut states = std::pin::pin!(watch_object(api, &name.name));
-    let mut wait = RETRY_MIN;
+    let mut retry = Retry::default();
     let mut known = false;
     while let Some(state) = states.next().await {
         let change = match state {
@@ -267,9 +266,9 @@ async fn watch_secret(client: Client, name: Name, changes: mpsc::Sender<Change>)
             ),
             Ok(None) => Change::Delete(Kind::Secret, name.clone()),
             Err(error) => {
-                pause(&error, &format!("Secret {name}"), &mut wait).await;
+                pause(&error, &format!("Secret {name}"), &mut retry).await;
                 // What may not be read does not exist for us; everything else must not wait for it.
-                if known || !(is_refused(&error) && wait >= RETRY_MAX) {
+                if known || !(is_refused(&error) && retry.has_lasted()) {
                     continue;
                 }
                 Change::Delete(Kind::Secret, name.clone())

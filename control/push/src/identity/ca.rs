@@ -1,25 +1,22 @@
 //! The mesh's root, kept in a Secret: made at the first start, taken up ever after.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::{
     ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Api, Client, api::PostParams};
-use meshgate_api::{
-    client::{is_already_exists, is_not_found},
-    names,
-};
+use meshgate_api::{client::is_already_exists, names};
 use meshgate_certs::{
     authority::{Authority, AuthorityError},
     identity::TrustDomain,
 };
 
+use crate::retry::Retry;
+
 /// Name of the Secret in the system namespace.
 const SECRET: &str = "meshgate-ca";
-const RETRY_MIN: Duration = Duration::from_millis(10);
-const RETRY_MAX: Duration = Duration::from_secs(3);
 
 /// Why there is no root.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +44,7 @@ pub(crate) async fn load_or_create(
     domain: &TrustDomain,
 ) -> Result<Authority, CaError> {
     let secrets: Api<Secret> = Api::namespaced(client, names::SYSTEM_NAMESPACE);
-    let mut wait = RETRY_MIN;
+    let mut retry = Retry::default();
     loop {
         let error = match secrets.get_opt(SECRET).await {
             Ok(Some(secret)) => return read(&secret),
@@ -69,11 +66,11 @@ pub(crate) async fn load_or_create(
             }
             Err(error) => error,
         };
-        if wait >= RETRY_MAX && !is_not_found(&error) {
-            tracing::warn!(%error, "cannot read the mesh's root, trying again");
+        // The namespace may not be there yet, nor the permission.
+        if retry.is_worth_a_warning() {
+            tracing::warn!(%error, "cannot read or keep the mesh's root, trying again");
         }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(RETRY_MAX);
+        retry.pause().await;
     }
 }
 

@@ -297,24 +297,20 @@ impl TypeState {
         }
     }
 
-    /// What nothing else asks for is no longer held; the proxy drops it by itself.
+    /// What nothing else asks for is taken away by a response, so that both sides always agree on what is held.
     fn unsubscribe(&mut self, names: &[String]) {
         for name in names {
             self.unanswered.remove(name);
             let dropped = match name.parse::<SocketAddr>() {
                 _ if name == "*" => {
                     self.wildcard = false;
+                    self.dirty.extend(self.held.keys().cloned());
                     continue;
                 }
                 Ok(address) => self.addresses.remove(&address).flatten(),
                 Err(_) => self.names.take(name.as_str()),
             };
-            if let Some(dropped) = dropped
-                && !self.asked_for(&dropped)
-            {
-                self.drop_held(&dropped);
-                self.dirty.remove(&dropped);
-            }
+            self.dirty.extend(dropped);
         }
     }
 
