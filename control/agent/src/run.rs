@@ -1,9 +1,26 @@
 //! An agent's life: options, start, the tasks it owns, its end.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Service;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use meshgate_api::client::{Cache, Recorder};
+use meshgate_api::names;
 use tokio_util::sync::CancellationToken;
+
+use crate::cgroup::{Cgroups, Limits};
+use crate::images::{ImageError, ImageStore, OwnImage, watch_index};
+use crate::net::{self, NetworkError, NodeNetwork, NodeNetworkConfig};
+use crate::node::{self, Facts};
+use crate::paths::Paths;
+use crate::pod::{Keeper, MappedIds, Node, NodeFacts};
+use crate::server::{self, Served, ServingFiles};
+use crate::shim;
+use crate::sources::Sources;
 
 /// What an agent must be told.
 #[derive(Debug, Clone)]
@@ -37,13 +54,149 @@ pub struct Options {
 /// Why an agent could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// An option cannot be used.
-    #[error("{0}")]
-    Option(String),
+    /// The node's address is of no use.
+    #[error("the node's address {0} is not an IPv4 address")]
+    Address(IpAddr),
+    /// The kubeconfig cannot be used.
+    #[error("kubeconfig {}", path.display())]
+    Kubeconfig {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A folder cannot be used.
+    #[error("folder {}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The image store cannot be used.
+    #[error(transparent)]
+    Images(#[from] ImageError),
+    /// The node's network cannot be set up.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The node's API cannot be served.
+    #[error("the node's API")]
+    Serve(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Runs a node until `shutdown`. Pods live on when it returns.
-pub async fn run(_options: Options, shutdown: CancellationToken) -> Result<(), AgentError> {
-    shutdown.cancelled().await;
-    Ok(())
+pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), AgentError> {
+    let IpAddr::V4(address) = options.address else {
+        return Err(AgentError::Address(options.address));
+    };
+    for dir in [&options.data_dir, &options.run_dir] {
+        std::fs::create_dir_all(dir).map_err(|source| AgentError::Folder {
+            path: dir.clone(),
+            source,
+        })?;
+    }
+    let client = client(&options).await?;
+    let cgroups = Cgroups::find(&options.cgroup_parent);
+    let facts = Facts::read(
+        &options.node_name,
+        options.address,
+        net::pod_network(options.index),
+        cgroups.limits().clone(),
+    );
+    let images = ImageStore::open(&options.images_dir)?;
+    let (images_loaded, watch_images) =
+        watch_index(&images, shutdown.clone()).map_err(|source| AgentError::Folder {
+            path: options.images_dir.clone(),
+            source,
+        })?;
+    let network = NodeNetwork::up(NodeNetworkConfig {
+        index: options.index,
+        address,
+    })
+    .await?;
+    let network = Arc::new(network);
+    let (recorder, events) = Recorder::new(client.clone(), "kubelet", &options.node_name);
+    let services = Cache::<Service>::default();
+    let node = Arc::new(Node {
+        client: client.clone(),
+        facts: node_facts(&facts, address),
+        address,
+        paths: Paths::new(&options.data_dir, &options.run_dir),
+        own_image: OwnImage::ensure(&images, &options.self_exe)?,
+        images,
+        images_loaded,
+        network: Arc::clone(&network),
+        recorder,
+        services: services.clone(),
+        sources: Sources::new(client.clone()),
+        cgroups,
+        binary: options.self_exe.clone(),
+        mapped: MappedIds::of_this_process(),
+        rootless: shim::in_user_namespace(),
+    });
+    if let Limits::Absent(why) = node.cgroups.limits() {
+        tracing::warn!(
+            why,
+            "limits of CPU and memory are not enforced on this node"
+        );
+    }
+    let keeper = Keeper::new(Arc::clone(&node));
+    let served = Served {
+        paths: node.paths.clone(),
+        pods: keeper.entries(),
+    };
+    let files = ServingFiles {
+        cert: options.serving_cert.clone(),
+        key: options.serving_key.clone(),
+        client_ca: options.client_ca.clone(),
+    };
+    let serve = server::run(
+        SocketAddr::new(options.address, names::PORT_AGENT),
+        &files,
+        served,
+        shutdown.clone(),
+    );
+    let background = async {
+        tokio::join!(
+            node::run(client.clone(), facts, shutdown.clone()),
+            services.run(Api::all(client.clone()), watcher::Config::default()),
+            events.run(),
+            watch_images,
+        );
+    };
+    // Pods come last to an end: their workers must have let go before the agent returns.
+    let mut pods = std::pin::pin!(keeper.run(shutdown.clone()));
+    let result = tokio::select! {
+        () = &mut pods => return Ok(()),
+        () = background => Ok(()),
+        result = serve => result.map_err(|error| AgentError::Serve(Box::new(error))),
+        result = network.serve(client.clone(), shutdown.clone()) => result.map_err(AgentError::from),
+    };
+    shutdown.cancel();
+    pods.await;
+    result
+}
+
+fn node_facts(facts: &Facts, address: Ipv4Addr) -> NodeFacts {
+    NodeFacts {
+        name: facts.name.clone(),
+        address: address.to_string(),
+        cpu_milli: i64::try_from(facts.cpus).unwrap_or(1) * 1000,
+        memory_bytes: i64::try_from(facts.memory_bytes).unwrap_or(i64::MAX),
+    }
+}
+
+async fn client(options: &Options) -> Result<Client, AgentError> {
+    let wrong = |source: Box<dyn std::error::Error + Send + Sync>| AgentError::Kubeconfig {
+        path: options.kubeconfig.clone(),
+        source,
+    };
+    let kubeconfig =
+        Kubeconfig::read_from(&options.kubeconfig).map_err(|error| wrong(Box::new(error)))?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(|error| wrong(Box::new(error)))?;
+    Client::try_from(config).map_err(|error| wrong(Box::new(error)))
 }
