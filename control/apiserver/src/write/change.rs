@@ -11,7 +11,7 @@ use crate::admission::{self, Operation};
 use crate::custom;
 use crate::http::options::WriteOptions;
 use crate::objects::{encode, meta, metadata_mut, read, set_resource_version};
-use crate::server::{Call, Reply};
+use crate::server::{Call, Reply, attributes};
 
 /// Attempts of a change that does not name a revision, before the client is told of the conflict.
 const ATTEMPTS_MAX: usize = 10;
@@ -48,6 +48,10 @@ pub(crate) async fn update(
     let claimed = metadata::claimed_revision(&decoded.object)?;
     let exists = call.server.store.find(&call.key(&call.path.name)).is_some();
     if !exists && call.kind.allows_create_on_update() && part == Part::Main && claimed.is_none() {
+        // The right to update was checked; this creates.
+        let attributes = attributes(&call.path, "create");
+        let allowed = call.server.live.auth.authorize(&call.user, &attributes);
+        allowed.map_err(|denied| call.denied(&denied))?;
         return create_object(call, decoded.object, decoded.warnings, options.dry_run).await;
     }
     if exists && claimed.is_none() && !call.kind.allows_unconditional_update() {

@@ -136,14 +136,17 @@ pub(super) fn answer(request: &Request, body: &[u8]) -> Result<Answer, String> {
         answer.refusal = Some(response["status"].clone());
         return Ok(answer);
     }
-    if let Some(patch) = response["patch"].as_str().filter(|patch| !patch.is_empty()) {
+    let object = &request.review["request"]["object"];
+    let patch = response["patch"].as_str().filter(|patch| !patch.is_empty());
+    // There is nothing to patch in a deletion.
+    if let Some(patch) = patch.filter(|_| !object.is_null()) {
         if response["patchType"] != "JSONPatch" {
             return Err(format!(
                 "response.patchType {} is not JSONPatch",
                 response["patchType"]
             ));
         }
-        answer.patched = Some(apply(&request.review["request"]["object"], patch)?);
+        answer.patched = Some(apply(object, patch)?);
     }
     Ok(answer)
 }
