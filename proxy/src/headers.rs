@@ -175,10 +175,7 @@ impl ForClient<'_> {
 
 /// Names the request for logs and traces: keeps what a trusted peer sent, else begins anew.
 pub(crate) fn name_request(headers: &mut HeaderMap, trusted: bool, chance: [u64; 3]) {
-    let keep_id = trusted
-        && headers
-            .get(&X_REQUEST_ID)
-            .is_some_and(|id| is_short_token(id));
+    let keep_id = trusted && headers.get(&X_REQUEST_ID).is_some_and(is_short_token);
     if !keep_id {
         let [a, b, _] = chance;
         set(headers, &X_REQUEST_ID, &format!("{a:016x}{b:016x}"));

@@ -8,6 +8,8 @@ pub mod limit;
 pub mod local;
 pub mod owner;
 
+#[cfg(test)]
+mod simulation;
 mod window;
 
 pub use access::{AccessRequest, AccessRule, AccessRules, AccessVerdict};

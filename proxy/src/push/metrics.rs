@@ -30,21 +30,21 @@ impl ControlMetrics {
                 own.certificate_expires.clone(),
             );
             registry.register(
-                "push_connected",
+                "meshgate_push_connected",
                 "Whether the push stream is open",
                 own.connected.clone(),
             );
             registry.register(
-                "push_generation",
+                "meshgate_push_generation",
                 "The newest generation of the configuration that is enforced",
                 own.generation.clone(),
             );
             registry.register(
-                "push_resources_refused",
+                "meshgate_push_resources_refused",
                 "Resources refused; their last good versions stay",
                 own.refused.clone(),
             );
-            registry.register("push_streams", "Push streams opened", own.streams.clone());
+            registry.register("meshgate_push_streams", "Push streams opened", own.streams.clone());
         });
         own
     }

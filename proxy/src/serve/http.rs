@@ -1,7 +1,6 @@
 //! HTTP/1 and HTTP/2 connections: two protocols, one story.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -157,19 +156,17 @@ fn http2_builder(connection: &Connection) -> http2::Builder<crate::worker::Tasks
 }
 
 /// Returns when no exchange was open for so long.
-fn unused(exchanges: &Exchanges, patience: Duration) -> impl Future<Output = ()> {
-    async move {
-        let begun = clock::now();
-        loop {
-            let since = exchanges.last_end().max(begun);
-            let quiet = clock::now().since(since);
-            if exchanges.is_open() {
-                tokio::time::sleep(patience).await;
-            } else if quiet >= patience {
-                return;
-            } else {
-                tokio::time::sleep(patience - quiet).await;
-            }
+async fn unused(exchanges: &Exchanges, patience: Duration) {
+    let begun = clock::now();
+    loop {
+        let since = exchanges.last_end().max(begun);
+        let quiet = clock::now().since(since);
+        if exchanges.is_open() {
+            tokio::time::sleep(patience).await;
+        } else if quiet >= patience {
+            return;
+        } else {
+            tokio::time::sleep(patience - quiet).await;
         }
     }
 }

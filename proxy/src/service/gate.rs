@@ -85,11 +85,6 @@ impl Gate {
             self.freed.notify_one();
         }
     }
-
-    /// How many are inside.
-    pub(crate) fn inside(&self) -> u32 {
-        self.inside.load(Ordering::Relaxed)
-    }
 }
 
 impl Drop for Pass {

@@ -21,7 +21,7 @@ use crate::service::{Gate, Pass};
 pub(super) struct Door {
     listener: Listener,
     open: Arc<Gate>,
-    clients: Arc<Mutex<HashMap<IpAddr, u32>>>,
+    clients: Clients,
 }
 
 /// Without a free descriptor accepting again at once would only burn the processor.
@@ -130,7 +130,11 @@ fn is_the_clients(error: &io::Error) -> bool {
     )
 }
 
-struct Visitor(Option<(Arc<Mutex<HashMap<IpAddr, u32>>>, IpAddr)>);
+/// Open connections by client.
+type Clients = Arc<Mutex<HashMap<IpAddr, u32>>>;
+
+/// One of a client's connections.
+struct Visitor(Option<(Clients, IpAddr)>);
 
 impl Drop for Visitor {
     fn drop(&mut self) {

@@ -95,6 +95,32 @@ impl<T> Buckets<T> {
             .map(|slot| (&slot.key, &mut slot.value))
     }
 
+    /// Forgets the least recently used entry.
+    pub(crate) fn pop_oldest(&mut self) -> Option<T> {
+        let slot = self.oldest;
+        if slot == NONE {
+            return None;
+        }
+        self.unlink(slot);
+        self.evicted += 1;
+        let gone = self.slots.swap_remove(slot);
+        self.index.remove(&*gone.key);
+        // The last slot took the place of the gone one: whoever pointed to it must follow.
+        if let Some(moved) = self.slots.get(slot) {
+            let (key, newer, older) = (moved.key.clone(), moved.newer, moved.older);
+            self.index.insert(key, slot);
+            match newer {
+                NONE => self.newest = slot,
+                newer => self.slots[newer].older = slot,
+            }
+            match older {
+                NONE => self.oldest = slot,
+                older => self.slots[older].newer = slot,
+            }
+        }
+        Some(gone.value)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }
@@ -144,5 +170,11 @@ mod tests {
         assert_eq!(touch(&mut buckets, "b", 4), 4, "was forgotten");
         assert_eq!((buckets.len(), buckets.evicted()), (2, 2));
         assert!(buckets.find("c").is_none());
+        assert_eq!(buckets.pop_oldest(), Some(1));
+        assert_eq!(touch(&mut buckets, "b", 9), 4);
+        assert_eq!(touch(&mut buckets, "d", 5), 5);
+        assert_eq!(buckets.pop_oldest(), Some(4));
+        assert_eq!(buckets.pop_oldest(), Some(5));
+        assert_eq!(buckets.pop_oldest(), None);
     }
 }
