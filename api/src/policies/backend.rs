@@ -114,7 +114,9 @@ pub struct Retries {
     #[serde(default)]
     pub attempts: Option<u32>,
     /// ConnectFailure, RefusedStream, ResetBeforeResponse, GatewayError, PerTryTimeout, or a status.
-    #[serde(default)]
+    ///
+    /// Also read as `true`: that is what YAML 1.1, and so kubectl, makes of a bare `on`.
+    #[serde(default, alias = "true")]
     pub on: Option<Vec<String>>,
     /// Pause before a retry.
     #[serde(default)]

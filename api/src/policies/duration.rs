@@ -10,7 +10,9 @@ pub struct GatewayDuration(pub Duration);
 
 /// Why a text is no duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{text}\" is not a duration: write one to four of NUMBERh, NUMBERm, NUMBERs, NUMBERms, as in 1m30s or 500ms")]
+#[error(
+    "\"{text}\" is not a duration: write one to four of NUMBERh, NUMBERm, NUMBERs, NUMBERms, as in 1m30s or 500ms"
+)]
 pub struct NotADuration {
     text: String,
 }
@@ -98,7 +100,18 @@ mod tests {
         check("1h30m5s7ms", "5405007 ms, 1h30m5s7ms");
         check("90s", "90000 ms, 1m30s");
         check("99999h", "359996400000 ms, 99999h");
-        for bad in ["", "5", "s", "-1s", "1.5s", "1d", "100000s", "1s ", "1h1m1s1ms1s", "1é"] {
+        for bad in [
+            "",
+            "5",
+            "s",
+            "-1s",
+            "1.5s",
+            "1d",
+            "100000s",
+            "1s ",
+            "1h1m1s1ms1s",
+            "1é",
+        ] {
             check(bad, "refused");
         }
     }

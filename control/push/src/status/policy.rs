@@ -25,7 +25,7 @@ impl Shared {
                     .progress_of(&ancestor.affects, tracked.generation, &self.table)
             })
             .collect();
-        let wanted = ancestors(report, &progress, &Timestamp::now().to_string());
+        let wanted = ancestors(report, &progress, &now());
         if wanted != report.observed {
             self.patch(subject, json!({ "ancestors": wanted })).await?;
         }
@@ -41,6 +41,11 @@ impl Shared {
             ..Written::default()
         })
     }
+}
+
+/// As Kubernetes writes times: to the second.
+fn now() -> String {
+    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// `status.ancestors`: ours anew, those of other controllers as they are.
