@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures the release build: the edge under wrk and h2load, start-up, memory, how fast changes are enforced.
-# Usage: benches/edge.sh [--rounds N] [--seconds S]. MESHGATE=path measures another binary.
+# Usage: benches/edge.sh [--rounds N] [--seconds S] [--only start|memory|load|propagation]. MESHGATE=path measures another binary.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for tool in wrk:wrk h2load:nghttp2-client; do

@@ -171,7 +171,7 @@ impl Drop for Cluster {
         if self.runs
             && let Ok(mut command) = self.command("down")
         {
-            let _ = command.status();
+            let _ = command.output();
         }
     }
 }

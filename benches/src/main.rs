@@ -20,10 +20,21 @@ use crate::cluster::{Cluster, Ports};
 use crate::figures::Series;
 use crate::load::{Scenario, Tool};
 
+const USAGE: &str =
+    "usage: edge.sh [--rounds N] [--seconds S] [--only start|memory|load|propagation]";
+
 /// What the command line asks for.
 struct Plan {
     rounds: usize,
     seconds: u64,
+    /// One part instead of all.
+    only: Option<String>,
+}
+
+impl Plan {
+    fn wants(&self, part: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == part)
+    }
 }
 
 const SCENARIOS: [Scenario; 5] = [
@@ -76,8 +87,12 @@ async fn main() -> anyhow::Result<()> {
     let ports = Ports::free().context("free ports")?;
 
     writeln!(out, "{}\n", process::machine())?;
-    start_up(&plan, ports, out)?;
-
+    if plan.wants("start") {
+        start_up(&plan, ports, out)?;
+    }
+    if plan.only.as_deref() == Some("start") {
+        return Ok(());
+    }
     let cluster = Cluster::start(ports, &[])?;
     let client = cluster.client().await?;
     cluster::apply(&client, &cluster::manifest()?).await?;
@@ -86,10 +101,15 @@ async fn main() -> anyhow::Result<()> {
             answer.status == 200
         })?;
     }
-    memory(&cluster, out)?;
-    load(&plan, &cluster, ports, out)?;
-    propagation::measure(&client, ports.http, plan.rounds * 10, out).await?;
-    drop(cluster);
+    if plan.wants("memory") {
+        memory(&cluster, out)?;
+    }
+    if plan.wants("load") {
+        load(&plan, &cluster, ports, out)?;
+    }
+    if plan.wants("propagation") {
+        propagation::measure(&client, ports.http, plan.rounds * 10, out).await?;
+    }
     Ok(())
 }
 
@@ -97,18 +117,21 @@ fn plan(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Plan> {
     let mut plan = Plan {
         rounds: 5,
         seconds: 5,
+        only: None,
     };
     while let Some(name) = arguments.next() {
-        let mut number = || -> anyhow::Result<u64> {
-            let value = arguments.next().context("a number must follow")?;
-            value
-                .parse()
-                .with_context(|| format!("{value:?} is not a number"))
+        let value = arguments.next().context(USAGE)?;
+        let number = || {
+            let number = value.parse::<u64>();
+            number.with_context(|| format!("{name} {value:?} is not a number"))
         };
         match name.as_str() {
-            "--rounds" => plan.rounds = number().context("--rounds")?.clamp(1, 100) as usize,
-            "--seconds" => plan.seconds = number().context("--seconds")?.clamp(1, 600),
-            _ => bail!("usage: edge.sh [--rounds N] [--seconds S]"),
+            "--rounds" => plan.rounds = number()?.clamp(1, 100) as usize,
+            "--seconds" => plan.seconds = number()?.clamp(1, 600),
+            "--only" if ["start", "memory", "load", "propagation"].contains(&value.as_str()) => {
+                plan.only = Some(value);
+            }
+            _ => bail!(USAGE),
         }
     }
     Ok(plan)
@@ -172,7 +195,8 @@ fn load(
     let edge = cluster.pid_of("edge")?;
     writeln!(
         out,
-        "edge under load                        requests/s        p50 ms        p99 ms        edge CPU µs/request"
+        "{:<39}{:>20}{:>22}{:>22}{:>20}",
+        "edge under load", "requests/s", "p50 ms", "p99 ms", "CPU µs/request"
     )?;
     let duration = Duration::from_secs(plan.seconds);
     for scenario in &SCENARIOS {
@@ -187,11 +211,8 @@ fn load(
             p99.push(result.p99.as_secs_f64() * 1e3);
             cpu.push(used.as_secs_f64() * 1e6 / result.requests as f64);
         }
-        writeln!(
-            out,
-            "  {:<37}{rate:>13}{p50:>20}{p99:>20}{cpu:>20}",
-            scenario.name
-        )?;
+        let name = scenario.name;
+        writeln!(out, "  {name:<37}{rate:>20}{p50:>22}{p99:>22}{cpu:>20}")?;
     }
     writeln!(out)?;
     Ok(())
