@@ -2,8 +2,10 @@
 
 pub(crate) mod replicas;
 pub(crate) mod stream;
+mod subscription;
 #[cfg(test)]
 mod tests;
+mod viewer;
 
 use std::{
     pin::Pin,
@@ -20,7 +22,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{metrics::Metrics, server::Peer, table::Table};
 use replicas::Replicas;
-use stream::{StreamState, Viewer};
+use stream::StreamState;
+use viewer::{Refused, Viewer};
 
 /// What all streams share.
 #[derive(Clone)]
@@ -141,17 +144,17 @@ impl PushService {
         Ok(())
     }
 
-    fn refuse(&self, identity: &SpiffeId, refused: &stream::Refused) -> Status {
+    fn refuse(&self, identity: &SpiffeId, refused: &Refused) -> Status {
         tracing::warn!(%identity, %refused, "push stream refused");
         let message = refused.to_string();
         match refused {
-            stream::Refused::NoNode
-            | stream::Refused::UnknownType { .. }
-            | stream::Refused::Wildcard => Status::invalid_argument(message),
-            stream::Refused::TooMany => Status::resource_exhausted(message),
-            stream::Refused::NotTheEdge { .. }
-            | stream::Refused::OtherNamespace { .. }
-            | stream::Refused::NotVisible { .. } => Status::permission_denied(message),
+            Refused::NoNode | Refused::UnknownType { .. } | Refused::Wildcard => {
+                Status::invalid_argument(message)
+            }
+            Refused::TooMany => Status::resource_exhausted(message),
+            Refused::NotTheEdge { .. }
+            | Refused::OtherNamespace { .. }
+            | Refused::NotVisible { .. } => Status::permission_denied(message),
         }
     }
 }

@@ -9,7 +9,10 @@ use super::{Change, domain, update};
 use crate::{
     compile::{Key, ResourceKind},
     table::Table,
-    xds::stream::{StreamState, Viewer, type_url},
+    xds::{
+        stream::{StreamState, type_url},
+        viewer::Viewer,
+    },
 };
 
 const HOSTS: [&str; 3] = ["a.test", "b.test", "c.test"];
