@@ -286,6 +286,25 @@ fn signatures_that_are_not_ours_are_refused() {
     assert_eq!(with_token(&auth, &good, now()), ACCOUNT_A);
 }
 
+proptest::proptest! {
+    /// Whatever is changed in a good token or sent in its place: refused, and never a panic.
+    #[test]
+    fn no_other_text_is_a_token(position in 0usize..1000, byte in 1u8..128, text in "[ -~]{0,80}") {
+        let auth = auth_with_key(&keys().ours);
+        let key = SigningKey::from_pem(&keys().ours).unwrap();
+        let good = key.sign(&claims(|_| {})).unwrap();
+        let mut bytes = good.clone().into_bytes();
+        let at = position % bytes.len();
+        bytes[at] = byte;
+        let changed = String::from_utf8(bytes).unwrap();
+        proptest::prop_assume!(changed != good);
+        for token in [changed, text] {
+            let found = auth.token_user(&token, &[ISSUER.to_owned()], now());
+            proptest::prop_assert!(found.is_err(), "{token}");
+        }
+    }
+}
+
 #[test]
 fn rsa_keys_sign_too() {
     let key = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
