@@ -20,7 +20,9 @@ use crate::route::{self, Peer};
 use crate::server::Server;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Also how long a connection may be idle: longer than clients keep theirs (90 s in Go and hyper), or requests would
+/// meet a connection that is just being closed.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
 /// An HTTP/2 client that does not answer a ping for this long is gone.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);

@@ -80,6 +80,13 @@ where
         .or_insert(HeaderValue::from_static("no-cache, private"));
     headers.insert(AUDIT_ID, audit_id(&parts.headers));
     let bytes = response.body().size_hint().exact();
+    tracing::debug!(
+        method = %parts.method,
+        path = parts.uri.path(),
+        code = response.status().as_u16(),
+        took_us = started.elapsed().as_micros(),
+        "request"
+    );
     server.metrics.answered(
         subject.labels(response.status().as_u16()),
         started.elapsed(),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::Revision;
-use crate::journal::{Change, Loaded};
+use crate::journal::Loaded;
 
 /// Events kept per topic. A watcher that falls further behind must list again.
 const HISTORY_EVENTS_MAX: usize = 1024;
@@ -42,6 +42,19 @@ pub struct Event {
 }
 
 impl Event {
+    pub(crate) fn new(
+        revision: Revision,
+        current: Option<Arc<Entry>>,
+        previous: Option<Arc<Entry>>,
+    ) -> Event {
+        Event {
+            revision,
+            current,
+            previous,
+            derived: OnceLock::new(),
+        }
+    }
+
     /// The key that was written.
     pub fn key(&self) -> &Arc<str> {
         match (&self.current, &self.previous) {
@@ -195,26 +208,16 @@ impl Memory {
         self.topics.get(topic_of(prefix))
     }
 
-    /// Applies one durable change; the event is in the history, its watchers are not woken yet.
-    pub(crate) fn apply(&mut self, revision: Revision, change: Change) -> Arc<Event> {
-        let (current, previous) = match change {
-            Change::Put(entry) => {
-                let previous = self
-                    .entries
-                    .insert(Arc::clone(&entry.key), Arc::clone(&entry));
-                (Some(entry), previous)
-            }
-            Change::Delete(key) => (None, self.entries.remove(&key)),
+    /// Applies a durable write; it is in the history, its watchers are not woken yet.
+    pub(crate) fn apply(&mut self, event: &Arc<Event>) {
+        match &event.current {
+            Some(entry) => self
+                .entries
+                .insert(Arc::clone(&entry.key), Arc::clone(entry)),
+            None => self.entries.remove(event.key()),
         };
-        let event = Arc::new(Event {
-            revision,
-            current,
-            previous,
-            derived: OnceLock::new(),
-        });
-        self.revision = revision;
-        self.topic(event.key()).push(Arc::clone(&event));
-        event
+        self.revision = event.revision;
+        self.topic(event.key()).push(Arc::clone(event));
     }
 
     /// Wakes the watchers of a key's topic.

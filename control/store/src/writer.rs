@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::journal::{Change, Journal};
 use crate::store::{Expect, Health, Shared, Write, WriteError};
-use crate::{Entry, Revision};
+use crate::{Entry, Event, Revision};
 
 /// Writes per fsync: bounds the latency of a batch's first writer.
 const BATCH_WRITES_MAX: usize = 512;
@@ -168,18 +168,39 @@ impl<J: Journal> Writer<J> {
         batch
     }
 
-    /// Makes durable changes visible: memory, observer, then watchers.
+    /// Makes durable changes visible: to the observer, in memory, to watchers.
     fn show(&self, changes: Vec<(Revision, Change)>) {
+        let events = self.events(changes);
+        // Before the lock is taken: the observer may need a while, and readers must not wait for it.
+        for event in &events {
+            self.shared.observe(event);
+        }
         let mut memory = self.shared.memory_mut();
-        let mut events = Vec::with_capacity(changes.len());
-        for (revision, change) in changes {
-            let event = memory.apply(revision, change);
-            self.shared.observe(&event);
-            events.push(event);
+        for event in &events {
+            memory.apply(event);
         }
         for event in events {
             memory.announce(event.key(), event.revision);
         }
+    }
+
+    /// The changes with what they replace; nobody but this thread writes, so that cannot change meanwhile.
+    fn events(&self, changes: Vec<(Revision, Change)>) -> Vec<Arc<Event>> {
+        let memory = self.shared.memory();
+        let mut latest: HashMap<Arc<str>, Option<Arc<Entry>>> = HashMap::new();
+        let events = changes.into_iter().map(|(revision, change)| {
+            let (key, current) = match change {
+                Change::Put(entry) => (Arc::clone(&entry.key), Some(entry)),
+                Change::Delete(key) => (key, None),
+            };
+            let previous = match latest.get(&key) {
+                Some(within_batch) => within_batch.clone(),
+                None => memory.find(&key).cloned(),
+            };
+            latest.insert(key, current.clone());
+            Arc::new(Event::new(revision, current, previous))
+        });
+        events.collect()
     }
 
     /// Tries to bring the medium back; if it turns out to hold the failed batch, that is shown now.

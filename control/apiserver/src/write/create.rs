@@ -35,6 +35,12 @@ pub(crate) async fn create_object(
     mut warnings: Vec<String>,
     dry_run: bool,
 ) -> Result<Reply, Failure> {
+    if call.kind.is_custom() && call.server.live.is_going(&call.kind) {
+        return Err(Failure {
+            message: "create not allowed while custom resource definition is terminating".into(),
+            ..Failure::method_not_allowed()
+        });
+    }
     metadata::place(&call.kind, &call.path.namespace, &mut object)?;
     if !matches!(meta(&object, "resourceVersion"), "" | "0") {
         return Err(Failure::bad_request(

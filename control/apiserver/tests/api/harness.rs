@@ -122,7 +122,6 @@ impl Api {
         Api::start_in(dir).await
     }
 
-
     pub(crate) fn ca_pem(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("pki/ca.crt")).expect("the CA is there")
     }

@@ -8,6 +8,7 @@ mod deletion;
 mod documents;
 mod limits;
 mod lists;
+mod logs;
 mod objects;
 mod patches;
 mod rights;
