@@ -6,7 +6,7 @@ use std::time::Duration;
 /// A listening socket and what its connections mean.
 #[derive(Debug)]
 pub struct Listener {
-    /// Bound and listening; the engine makes it non-blocking.
+    /// Bound and listening; the engine makes it non-blocking, and closes it when it stops accepting.
     pub socket: TcpListener,
     /// What its connections mean.
     pub kind: ListenerKind,
@@ -66,6 +66,8 @@ pub struct ListenerLimits {
     pub keep_alive: Duration,
     /// Between two reads of a request body.
     pub body_idle_timeout: Duration,
+    /// A client that takes no byte of an answer for so long is given up: what the connection holds belongs to others.
+    pub write_stall_timeout: Duration,
     /// A request body; `None`: unlimited.
     pub body_bytes_max: Option<u64>,
     /// Until the first bytes decide a redirected connection's protocol; then it is TCP.
@@ -83,6 +85,7 @@ impl Default for ListenerLimits {
             header_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(60),
             body_idle_timeout: Duration::from_secs(30),
+            write_stall_timeout: Duration::from_secs(30),
             body_bytes_max: Some(10 * 1024 * 1024),
             detect_timeout: Duration::from_millis(100),
             streams: 100,
@@ -97,6 +100,7 @@ impl ListenerLimits {
             connections_per_client: 0,
             keep_alive: Duration::from_secs(3600),
             body_idle_timeout: Duration::from_secs(3600),
+            write_stall_timeout: Duration::from_secs(3600),
             body_bytes_max: None,
             streams: 1000,
             ..Self::default()

@@ -5,6 +5,7 @@ mod framing;
 mod http;
 mod mesh;
 mod redirected;
+mod stall;
 mod strict;
 
 use std::net::{IpAddr, SocketAddr};
@@ -97,7 +98,7 @@ impl Direction {
 impl Connection {
     pub(crate) fn peer_label(&self) -> Arc<str> {
         match &self.peer {
-            Peer::Known(id) => id.as_str().into(),
+            Peer::Known(id) => id.shared(),
             Peer::Plain => self.shared.plain.clone(),
         }
     }

@@ -67,22 +67,20 @@ pub(crate) async fn run(
     listeners: Vec<Listener>,
     shutdown: CancellationToken,
 ) -> Result<(), EngineError> {
-    let doors: Vec<Arc<Door>> = listeners
-        .into_iter()
-        .map(|one| Arc::new(Door::new(one)))
-        .collect();
+    let count = shared.options.workers.max(1);
+    let entrances = entrances(listeners, count)?;
     let mut workers = Vec::new();
     // A worker that cannot start takes the others down with it.
     let stop = shutdown.child_token();
     let _stop_on_error = stop.clone().drop_guard();
-    for index in 0..shared.options.workers.max(1) {
+    for (index, entrances) in entrances.into_iter().enumerate() {
         let (done, ended) = oneshot::channel();
-        let (shared, doors, stop) = (shared.clone(), doors.clone(), stop.clone());
+        let (shared, stop) = (shared.clone(), stop.clone());
         std::thread::Builder::new()
             .name(format!("worker-{index}"))
             .stack_size(1024 * 1024)
             .spawn(move || {
-                let _ = done.send(work(index, &shared, &doors, &stop));
+                let _ = done.send(work(index, &shared, entrances, &stop));
             })
             .map_err(|source| EngineError::Worker { index, source })?;
         workers.push((index, ended));
@@ -95,24 +93,47 @@ pub(crate) async fn run(
     Ok(())
 }
 
+/// A worker's handle on a listening socket, and what all workers know of that listener.
+type Entrance = (std::net::TcpListener, Arc<Door>);
+
+/// Each worker's handles. The sockets close with the last of them, which is when accepting stops: a client that comes
+/// later is refused at once instead of waiting for nobody.
+fn entrances(listeners: Vec<Listener>, workers: usize) -> Result<Vec<Vec<Entrance>>, EngineError> {
+    let mut all: Vec<Vec<Entrance>> = (0..workers).map(|_| Vec::new()).collect();
+    for listener in listeners {
+        let failed = |source| EngineError::Listener {
+            name: listener.kind.name(),
+            source,
+        };
+        listener.socket.set_nonblocking(true).map_err(failed)?;
+        let door = Arc::new(Door::new(&listener));
+        for entrances in &mut all {
+            let socket = listener.socket.try_clone().map_err(failed)?;
+            entrances.push((socket, door.clone()));
+        }
+    }
+    Ok(all)
+}
+
 /// The life of one worker's thread.
 fn work(
     index: usize,
     shared: &Arc<Shared>,
-    doors: &[Arc<Door>],
+    entrances: Vec<Entrance>,
     stop: &CancellationToken,
 ) -> Result<(), EngineError> {
+    let failed = |source| EngineError::Worker { index, source };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| EngineError::Worker { index, source })?;
+        .map_err(failed)?;
     let tasks = Tasks::new(index);
     runtime.block_on(async {
         let drain = CancellationToken::new();
         let accepting = TaskTracker::new();
-        for door in doors {
-            let listener = door.listen()?;
-            let (door, shared) = (door.clone(), shared.clone());
+        for (socket, door) in entrances {
+            let listener = tokio::net::TcpListener::from_std(socket).map_err(failed)?;
+            let shared = shared.clone();
             let (tasks, drain, stop) = (tasks.clone(), drain.clone(), stop.clone());
             accepting.spawn(async move {
                 tokio::select! {

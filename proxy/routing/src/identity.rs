@@ -59,6 +59,11 @@ impl WorkloadId {
         &self.uri
     }
 
+    /// The whole URI, shared.
+    pub fn shared(&self) -> Arc<str> {
+        self.uri.clone()
+    }
+
     /// The part that names whose authority vouches for it.
     pub fn trust_domain(&self) -> &str {
         &self.uri[SCHEME.len()..self.trust_domain_end]

@@ -44,7 +44,11 @@ impl ControlMetrics {
                 "Resources refused; their last good versions stay",
                 own.refused.clone(),
             );
-            registry.register("meshgate_push_streams", "Push streams opened", own.streams.clone());
+            registry.register(
+                "meshgate_push_streams",
+                "Push streams opened",
+                own.streams.clone(),
+            );
         });
         own
     }

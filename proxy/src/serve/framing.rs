@@ -3,6 +3,7 @@
 //! Runs before the HTTP library sees a byte. What two servers could read as two different requests is refused here.
 
 use super::chunked::Chunked;
+use crate::failure::Reason;
 use crate::listen::{HEAD_BYTES_MAX, HEADERS_MAX};
 
 /// Follows the requests of one connection.
@@ -45,6 +46,16 @@ pub(super) enum Then {
 pub(super) enum Fault {
     Bad(&'static str),
     HeadTooLarge,
+}
+
+impl Fault {
+    /// As in `Meshgate-Reason`.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Bad(_) => Reason::BadRequest.as_str(),
+            Self::HeadTooLarge => Reason::HeadersTooLarge.as_str(),
+        }
+    }
 }
 
 impl Framer {

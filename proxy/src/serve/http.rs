@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::server::Acceptor;
 
+use super::stall::Stalling;
 use super::strict::{Exchanges, Strict};
 use super::{Connection, OpenExchange};
 use crate::body::ResponseBody;
@@ -82,7 +83,7 @@ pub(super) async fn tls(mut connection: Connection, stream: TcpStream) {
 /// Serves HTTP/1 until the client, the deadline of a wait, or the drain ends it.
 pub(crate) async fn serve_http1(connection: Connection, io: Io) {
     let exchanges = Arc::new(Exchanges::default());
-    let strict = Strict::new(io, exchanges.clone(), connection.limits);
+    let strict = Strict::new(io, exchanges.clone(), &connection);
     let drain = connection.drain.clone();
     let connection = Arc::new(connection);
     let service = service_fn(move |received: Received| {
@@ -127,7 +128,10 @@ pub(crate) async fn serve_http2(connection: Connection, io: Io) {
             Ok::<_, Infallible>(into_hyper(response, Some(open)))
         }
     });
-    let serving = builder.serve_connection(TokioIo::new(io), service);
+    let serving = builder.serve_connection(
+        TokioIo::new(Stalling::new(io, limits.write_stall_timeout)),
+        service,
+    );
     let mut serving = pin!(serving);
     tokio::select! {
         _ = serving.as_mut() => return,

@@ -12,10 +12,13 @@ use meshgate_routing::Time;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::Connection;
 use super::framing::{Fault, Framer, Phase, Then};
+use super::stall::Stall;
 use crate::clock;
 use crate::io::Io;
 use crate::listen::ListenerLimits;
+use crate::metrics::Metrics;
 
 /// What the exchanges of a connection tell its byte stream.
 #[derive(Debug, Default)]
@@ -83,12 +86,15 @@ pub(super) struct Strict {
     framer: Framer,
     exchanges: Arc<Exchanges>,
     limits: ListenerLimits,
+    metrics: Arc<Metrics>,
+    direction: &'static str,
     /// Bytes that wait for the answer to a change of protocol.
     held: Bytes,
     ending: Option<Ending>,
     timer: Pin<Box<Sleep>>,
     /// What the timer is set for; `None` when it is not.
     waiting: Option<Wait>,
+    stall: Stall,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,16 +118,19 @@ const LINGER_MAX: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 
 impl Strict {
-    pub(super) fn new(io: Io, exchanges: Arc<Exchanges>, limits: ListenerLimits) -> Self {
+    pub(super) fn new(io: Io, exchanges: Arc<Exchanges>, connection: &Connection) -> Self {
         Self {
             io,
             framer: Framer::default(),
             exchanges,
-            limits,
+            limits: connection.limits,
+            metrics: connection.shared.metrics.clone(),
+            direction: connection.direction.name(),
             held: Bytes::new(),
             ending: None,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             waiting: None,
+            stall: Stall::new(connection.limits.write_stall_timeout),
         }
     }
 
@@ -159,6 +168,7 @@ impl Strict {
             }
             Then::Fault(fault) => {
                 buf.set_filled(start + accepted);
+                self.metrics.refused(self.direction, fault.reason());
                 self.ending = Some(Ending::Answer(answer(fault)));
                 if accepted == 0 {
                     return self.poll_end(cx);
@@ -198,6 +208,7 @@ impl Strict {
                         .reset(Instant::now() + (patience - idle));
                 }
                 Wait::Head => {
+                    self.metrics.refused(self.direction, "client-timeout");
                     let text = &b"HTTP/1.1 408 Request Timeout\r\nMeshgate-Reason: client-timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"[..];
                     self.ending = Some(Ending::Answer(Bytes::from_static(text)));
                     return self.poll_end(cx);
@@ -250,11 +261,11 @@ impl Strict {
 }
 
 fn answer(fault: Fault) -> Bytes {
-    let (status, reason, why) = match fault {
-        Fault::Bad(why) => ("400 Bad Request", "bad-request", why),
+    let reason = fault.reason();
+    let (status, why) = match fault {
+        Fault::Bad(why) => ("400 Bad Request", why),
         Fault::HeadTooLarge => (
             "431 Request Header Fields Too Large",
-            "headers-too-large",
             "more than 64 KiB or 100 fields",
         ),
     };
@@ -289,7 +300,9 @@ impl AsyncWrite for Strict {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write(cx, buf);
+        this.stall.judge(cx, written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -305,7 +318,9 @@ impl AsyncWrite for Strict {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        this.stall.judge(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -9,7 +9,7 @@ use meshgate_routing::upstream::breaker::Change;
 use meshgate_routing::upstream::{FailureKind, Safety};
 
 use super::Route;
-use crate::body::{RequestBody, ResponseBody};
+use crate::body::{Replay, RequestBody, ResponseBody};
 use crate::clock::{chance, now};
 use crate::failure::{Failure, Reason, Retry, Side, Step};
 use crate::head::{Request, Response};
@@ -84,14 +84,14 @@ async fn attempts(
         tried.push(picked.index);
         exchange.attempt(picked.endpoint.address(), &picked.endpoint.spec().pod);
         let outcome = one(connection, route, request, body, &picked, &place).await;
+        if let Some(too_large) = replay.as_ref().and_then(Replay::client_failed) {
+            return Err(client_failed(too_large));
+        }
         report(connection, route, &picked, &outcome);
         let (kind, safety) = match retry_of(&outcome) {
             Retry::Never => return outcome,
             Retry::Perhaps(kind, safety) => (kind, safety),
         };
-        if let Some(too_large) = replay.as_ref().and_then(|replay| replay.client_failed()) {
-            return Err(client_failed(too_large));
-        }
         let again = match &replay {
             None => Some(RequestBody::Empty),
             Some(replay) => replay.again(),

@@ -18,6 +18,7 @@ use super::pool::StreamPlace;
 use crate::body::RequestBody;
 use crate::failure::{Failure, Reason, Side, Step};
 use crate::io::Io;
+use crate::listen::HEAD_BYTES_MAX;
 use crate::serve::Connection;
 use crate::service::{GateRefusal, Pass, Picked, Service};
 
@@ -98,6 +99,7 @@ impl<'a> Dialer<'a> {
         place: Option<Pass>,
     ) -> Result<http1::SendRequest<RequestBody>, Failure> {
         let (sender, task) = http1::Builder::new()
+            .max_buf_size(HEAD_BYTES_MAX + 1024)
             .handshake(TokioIo::new(io))
             .await
             .map_err(|error| self.refused(&error))?;

@@ -16,7 +16,7 @@ use crate::head::{Request, Response, Version};
 use crate::headers::{self, DESTINATION};
 use crate::io::Io;
 use crate::reply::is_idempotent;
-use crate::service::{Pass, Picked};
+use crate::service::{Gate, Pass, Picked};
 use crate::worker::Tasks;
 
 /// What one attempt sends; the head is built anew for each.
@@ -36,6 +36,8 @@ pub(crate) struct Held {
     wire: Place,
     request_body: Option<Replay>,
     tasks: Tasks,
+    /// Where others wait for a connection.
+    waiters: Arc<Gate>,
 }
 
 #[derive(Debug)]
@@ -108,6 +110,7 @@ pub(crate) async fn attempt(
         wire: wire_place,
         request_body: replay,
         tasks,
+        waiters: dialer.service.live().connections.clone(),
     });
     Ok(received(response, held))
 }
@@ -288,6 +291,7 @@ impl Held {
             let owner = Arc::downgrade(live);
             live.pool
                 .keep(sender, self.tasks.worker(), owner, &self.tasks);
+            self.waiters.wake_one();
         }
     }
 

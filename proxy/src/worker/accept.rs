@@ -11,15 +11,16 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::Tasks;
-use crate::engine::{EngineError, Shared};
-use crate::listen::Listener;
+use crate::engine::Shared;
+use crate::listen::{Listener, ListenerKind, ListenerLimits};
 use crate::serve::{Accepted, serve};
 use crate::service::{Gate, Pass};
 
 /// A listener, shared by all workers, with the connections that came through it.
 #[derive(Debug)]
 pub(super) struct Door {
-    listener: Listener,
+    kind: ListenerKind,
+    limits: ListenerLimits,
     open: Arc<Gate>,
     clients: Clients,
 }
@@ -28,25 +29,13 @@ pub(super) struct Door {
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Door {
-    pub(super) fn new(listener: Listener) -> Self {
+    pub(super) fn new(listener: &Listener) -> Self {
         Self {
-            listener,
+            kind: listener.kind,
+            limits: listener.limits,
             open: Arc::default(),
             clients: Arc::default(),
         }
-    }
-
-    /// This worker's handle on the socket.
-    pub(super) fn listen(&self) -> Result<TcpListener, EngineError> {
-        let open = || {
-            let socket = self.listener.socket.try_clone()?;
-            socket.set_nonblocking(true)?;
-            TcpListener::from_std(socket)
-        };
-        open().map_err(|source| EngineError::Listener {
-            name: self.listener.kind.name(),
-            source,
-        })
     }
 
     /// Takes connections in for ever.
@@ -57,7 +46,7 @@ impl Door {
         tasks: &Tasks,
         drain: &CancellationToken,
     ) {
-        let name = self.listener.kind.name();
+        let name = self.kind.name();
         let metrics = &shared.metrics;
         loop {
             let (stream, client) = match listener.accept().await {
@@ -70,7 +59,7 @@ impl Door {
                     continue;
                 }
             };
-            let Some(place) = self.open.try_enter(self.listener.limits.connections) else {
+            let Some(place) = self.open.try_enter(self.limits.connections) else {
                 metrics.refused(name, "connections");
                 continue;
             };
@@ -82,8 +71,8 @@ impl Door {
             let accepted = Accepted {
                 stream,
                 client,
-                kind: self.listener.kind,
-                limits: self.listener.limits,
+                kind: self.kind,
+                limits: self.limits,
             };
             let counted = Counted {
                 shared: shared.clone(),
@@ -101,7 +90,7 @@ impl Door {
 
     /// A place among this client's connections; proxies in front of us stand for many clients.
     fn visitor(&self, shared: &Shared, address: IpAddr) -> Option<Visitor> {
-        let most = self.listener.limits.connections_per_client;
+        let most = self.limits.connections_per_client;
         let trusted = || {
             let nets = &shared.options.trusted_peers;
             nets.iter().any(|net| net.contains(&address))

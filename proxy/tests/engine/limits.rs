@@ -187,3 +187,27 @@ async fn one_client_cannot_take_all_connections() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn who_waits_for_a_connection_gets_the_next_that_is_free() {
+    let origin = Origin::start(ok("x")).await;
+    let policy = Policy {
+        limits: Limits {
+            connections: 1,
+            requests: 100,
+            pending: 100,
+            pending_timeout: Duration::from_secs(10),
+        },
+        ..Policy::default()
+    };
+    let proxy = Arc::new(Proxy::edge(service(&[&origin], policy)));
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let proxy = proxy.clone();
+        clients.spawn(async move { status_of(&proxy.get("/").await) });
+    }
+    while let Some(status) = soon(clients.join_next()).await {
+        assert_eq!(status.unwrap(), 200);
+    }
+    assert_eq!(origin.connections(), 1);
+}

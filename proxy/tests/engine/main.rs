@@ -1,11 +1,23 @@
 //! The engine over real sockets on loopback: what clients and origins see.
 
+// Each module says that it is a test, because clippy's exemption for tests asks for exactly that.
+#[cfg(test)]
 mod balance;
+#[cfg(test)]
 mod edge;
+#[cfg(test)]
+mod http2;
+#[cfg(test)]
 mod kit;
+#[cfg(test)]
 mod limits;
+#[cfg(test)]
 mod mesh;
+#[cfg(test)]
 mod resilience;
+#[cfg(test)]
 mod strict;
+#[cfg(test)]
 mod tls;
+#[cfg(test)]
 mod upgrade;

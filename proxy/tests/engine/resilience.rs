@@ -222,3 +222,29 @@ async fn no_connection_is_used_again_after_an_incomplete_exchange() {
     proxy.get("/two").await;
     assert_eq!(origin.connections(), 2);
 }
+
+#[tokio::test]
+async fn a_client_that_leaves_is_not_the_endpoints_fault() {
+    let origin = Origin::start(ok("")).await;
+    let policy = Policy {
+        breaker: BreakerPolicy {
+            consecutive_failures: 1,
+            ejection_max_percent: 100,
+            ..BreakerPolicy::default()
+        },
+        ..Policy::default()
+    };
+    let proxy = Proxy::edge(service(&[&origin], policy));
+    for _ in 0..3 {
+        use tokio::io::AsyncWriteExt;
+        let mut client = tokio::net::TcpStream::connect(proxy.address())
+            .await
+            .unwrap();
+        client
+            .write_all(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\nabc")
+            .await
+            .unwrap();
+        drop(client);
+    }
+    assert_eq!(status_of(&proxy.get("/").await), 200);
+}
