@@ -407,7 +407,7 @@ fn line_of(world: &World, field: &GoField, todo: &mut Vec<String>) -> Result<Str
         line.push_str(" inline");
     }
     for strategy in field.patch_strategy.iter().flat_map(|text| text.split(',')) {
-        match (&*strategy, &field.patch_merge_key) {
+        match (strategy, &field.patch_merge_key) {
             ("merge", Some(key)) => write!(line, " merge:{key}")?,
             ("merge", None) => line.push_str(" merge"),
             (other, _) => write!(line, " {other}")?,

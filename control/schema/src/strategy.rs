@@ -140,8 +140,9 @@ impl Kind {
             .into_iter()
             .flatten()
             .filter(|(key, _)| {
-                !matches!(key.as_str(), "metadata" | "apiVersion" | "kind")
-                    && !(has_status && key.as_str() == "status")
+                let apart = matches!(key.as_str(), "metadata" | "apiVersion" | "kind");
+                let is_status = has_status && key.as_str() == "status";
+                !apart && !is_status
             })
             .collect();
         fields.sort_by_key(|(key, _)| *key);

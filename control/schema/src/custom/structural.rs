@@ -391,7 +391,7 @@ fn nested(
     ] {
         let is_set = part
             .raw(word)
-            .is_some_and(|value| *value != Value::Bool(false) && *value != Value::from(""));
+            .is_some_and(|value| *value != Value::Bool(false) && value != "");
         if is_set {
             let detail = format!("must be {state} to be structural");
             errors.push(FieldError::forbidden(path.child(word), detail));

@@ -199,21 +199,19 @@ impl Check<'_> {
         }
     }
 
+    /// Stops at the first rule that a text breaks, as the real server does.
     fn text(&mut self, text: &str, schema: Schema<'_>, path: &Path) {
         let chars = text.chars().count();
         if let Some(max) = schema.count("maxLength").filter(|max| chars > *max) {
-            self.errors.push(FieldError::too_long(path, max));
+            return self.errors.push(FieldError::too_long(path, max));
         }
         if let Some(min) = schema.count("minLength").filter(|min| chars < *min) {
-            self.invalid(
-                path,
-                &text.into(),
-                format!("should be at least {min} chars long"),
-            );
+            let problem = format!("should be at least {min} chars long");
+            return self.invalid(path, &text.into(), problem);
         }
         let pattern = schema.text("pattern");
         if !pattern.is_empty() && !pattern_matches(pattern, text) {
-            self.invalid(path, &text.into(), format!("should match '{pattern}'"));
+            return self.invalid(path, &text.into(), format!("should match '{pattern}'"));
         }
         let format = schema.text("format");
         if !format.is_empty() && !schema.is_int_or_string() && !formats::matches(format, text) {

@@ -118,7 +118,7 @@ impl Registry {
         let versions = self.versions(group).into_iter().map(|version| {
             let resources: Vec<Value> = self
                 .kinds_of(group, version)
-                .map(|kind| aggregated_resource(kind))
+                .map(aggregated_resource)
                 .collect();
             json!({"version": version, "resources": resources, "freshness": "Current"})
         });
