@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use kube::api::{DynamicObject, Patch, PatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -134,10 +133,8 @@ impl Cluster {
     }
 
     pub(crate) async fn client(&self) -> anyhow::Result<Client> {
-        let kubeconfig = Kubeconfig::read_from(self.data_dir().join("kubeconfig"))?;
-        let options = KubeConfigOptions::default();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
-        Ok(Client::try_from(config)?)
+        let kubeconfig = self.data_dir().join("kubeconfig");
+        Ok(meshgate_api::client::connect(&kubeconfig).await?)
     }
 
     pub(crate) fn components(&self) -> anyhow::Result<Vec<Component>> {

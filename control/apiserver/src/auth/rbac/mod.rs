@@ -6,7 +6,7 @@ mod rule;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
@@ -34,8 +34,9 @@ type Rules = Arc<[Rule]>;
 pub(super) struct Rbac {
     roles: HashMap<Key, Rules>,
     cluster_roles: BTreeMap<Box<str>, ClusterRole>,
-    /// What aggregated ClusterRoles come to; kept with every change of a ClusterRole.
-    aggregated: HashMap<Box<str>, Rules>,
+    /// What aggregated ClusterRoles come to: computed when first asked for, forgotten with every change of a ClusterRole,
+    /// so that taking in thousands of roles at start costs nothing.
+    aggregated: OnceLock<HashMap<Box<str>, Rules>>,
     bindings: HashMap<Key, Binding>,
     by_subject: HashMap<SubjectKey, BTreeSet<Key>>,
 }
@@ -87,7 +88,7 @@ impl Rbac {
                     Some(role) => self.cluster_roles.insert(key.1, ClusterRole::of(role)),
                     None => self.cluster_roles.remove(name),
                 };
-                self.aggregate();
+                self.aggregated = OnceLock::new();
             }
             ("rolebindings" | "clusterrolebindings", _) => {
                 self.set_binding(key, object.and_then(Binding::of));
@@ -168,7 +169,7 @@ impl Rbac {
                 .get(&(namespace.into(), role.name.clone()))
                 .cloned();
         }
-        if let Some(aggregated) = self.aggregated.get(&role.name) {
+        if let Some(aggregated) = self.aggregated().get(&role.name) {
             return Some(aggregated.clone());
         }
         let role = self.cluster_roles.get(&role.name)?;
@@ -176,7 +177,7 @@ impl Rbac {
     }
 
     pub(super) fn aggregated_rules(&self, name: &str) -> Option<Value> {
-        let rules = self.aggregated.get(name)?;
+        let rules = self.aggregated().get(name)?;
         Some(rules.iter().map(Rule::to_json).collect())
     }
 
@@ -196,17 +197,19 @@ impl Rbac {
         })
     }
 
-    /// Recomputes what aggregated roles come to. An aggregated role may itself be picked up by another.
-    fn aggregate(&mut self) {
-        let mut aggregated = HashMap::new();
-        for (name, role) in &self.cluster_roles {
-            if role.aggregation.is_some() {
-                let mut rules = Vec::new();
-                self.collect(name, role, &mut BTreeSet::new(), &mut rules);
-                aggregated.insert(name.clone(), rules.into());
+    /// What aggregated roles come to. An aggregated role may itself be picked up by another.
+    fn aggregated(&self) -> &HashMap<Box<str>, Rules> {
+        self.aggregated.get_or_init(|| {
+            let mut aggregated = HashMap::new();
+            for (name, role) in &self.cluster_roles {
+                if role.aggregation.is_some() {
+                    let mut rules = Vec::new();
+                    self.collect(name, role, &mut BTreeSet::new(), &mut rules);
+                    aggregated.insert(name.clone(), rules.into());
+                }
             }
-        }
-        self.aggregated = aggregated;
+            aggregated
+        })
     }
 
     fn collect<'a>(
