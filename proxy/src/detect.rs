@@ -62,7 +62,8 @@ pub(crate) enum Detected {
 
 /// Reads until the protocol is clear or `patience` ends.
 pub(crate) async fn detect(io: &mut (impl AsyncRead + Unpin), patience: Duration) -> Detected {
-    detect_after(io, BytesMut::new(), patience).await
+    // Most heads fit, so that most connections need one read for both purposes.
+    detect_after(io, BytesMut::with_capacity(1024), patience).await
 }
 
 /// The same, with bytes that were read already.

@@ -1,6 +1,7 @@
 //! Rate limits with their counters, and the replica's side of global quotas.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -39,7 +40,9 @@ struct QuotaState {
     wanted: Notify,
     /// The owner granted something, or was lost.
     changed: Notify,
-    connected: std::sync::atomic::AtomicBool,
+    connected: AtomicBool,
+    /// When the last message was due, in nanoseconds of [`Time`].
+    last_message: AtomicU64,
 }
 
 /// How long a request waits for the first lease of a bucket. Longer than a round trip within the cluster, shorter
@@ -99,9 +102,7 @@ impl LimitBook {
     }
 
     fn is_connected(&self) -> bool {
-        self.quota
-            .connected
-            .load(std::sync::atomic::Ordering::Acquire)
+        self.quota.connected.load(Ordering::Acquire)
     }
 
     fn open_counters(&self) -> Vec<(Arc<str>, Arc<Counter>)> {
@@ -133,7 +134,19 @@ impl Quota {
 
     /// Returns when there is something to tell the owner, and at most every [`MESSAGE_SPACING`].
     pub async fn wanted(&self) {
-        tokio::time::sleep(MESSAGE_SPACING).await;
+        let state = &self.book.quota;
+        let last = Time::from_nanos(state.last_message.load(Ordering::Relaxed));
+        let since = crate::clock::now().since(last);
+        if let Some(left) = MESSAGE_SPACING.checked_sub(since) {
+            tokio::time::sleep(left).await;
+        }
+        self.something_due().await;
+        state
+            .last_message
+            .store(crate::clock::now().as_nanos(), Ordering::Relaxed);
+    }
+
+    async fn something_due(&self) {
         loop {
             let wanted = self.book.quota.wanted.notified();
             let due = self.due();
@@ -190,7 +203,7 @@ impl Quota {
         self.book
             .quota
             .connected
-            .store(connected, std::sync::atomic::Ordering::Release);
+            .store(connected, Ordering::Release);
         for (_, counter) in self.book.open_counters() {
             if let Counter::Global(holder) = &*counter {
                 lock(holder).set_connected(now, connected);

@@ -79,7 +79,9 @@ async fn attempts(
         replay.keep(policy.retries.replay_body_max_bytes);
     }
     let mut tried = Vec::new();
-    for number in 1_u32.. {
+    let mut number = 0;
+    loop {
+        number += 1;
         let picked = pick(route, &tried)?;
         tried.push(picked.index);
         exchange.attempt(picked.endpoint.address(), &picked.endpoint.spec().pod);
@@ -115,7 +117,6 @@ async fn attempts(
             tokio::time::sleep(policy.retries.backoff.after(number, chance())).await;
         }
     }
-    unreachable!("the attempts of a policy are fewer than numbers")
 }
 
 fn pick(route: &Route, tried: &[usize]) -> Result<Picked, Failure> {

@@ -24,13 +24,16 @@ pub(super) struct Relayed {
 /// For each direction. Enough for a gigabit within a data centre; a thousand idle connections cost 32 MiB.
 const COPY_BUFFER_BYTES: usize = 16 * 1024;
 
-/// Passes bytes both ways, half-closes included, until both ends are done, nothing moved for `idle`, or the drain's
-/// deadline drops the task. Drain itself does not cut: nobody could take the connection up elsewhere.
+/// While draining, a connection that is silent for so long is taken for idle.
+const DRAIN_IDLE: Duration = Duration::from_secs(5);
+
+/// Passes bytes both ways, half-closes included, until both ends are done or nothing moved for `idle`. Drain does not
+/// cut a connection that is in use, for nobody could take it up elsewhere; its deadline does.
 pub(super) async fn relay(
     client: Io,
     upstream: Io,
     idle: Option<Duration>,
-    _drain: &CancellationToken,
+    drain: &CancellationToken,
 ) -> Relayed {
     let moved = Arc::new(Moved::default());
     moved.touch();
@@ -50,14 +53,15 @@ pub(super) async fn relay(
         COPY_BUFFER_BYTES,
         COPY_BUFFER_BYTES,
     );
-    match idle {
-        Some(idle) => tokio::select! {
-            _ = copying => {}
-            () = moved.nothing_for(idle) => {}
-        },
-        None => {
-            let _ = copying.await;
-        }
+    let idle = idle.unwrap_or(Duration::MAX);
+    let drained = async {
+        drain.cancelled().await;
+        moved.nothing_for(DRAIN_IDLE).await;
+    };
+    tokio::select! {
+        _ = copying => {}
+        () = moved.nothing_for(idle) => {}
+        () = drained => {}
     }
     Relayed {
         from_client: moved.from_client.load(Ordering::Relaxed),

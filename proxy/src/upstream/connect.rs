@@ -121,7 +121,11 @@ impl<'a> Dialer<'a> {
         if let Some((sender, place)) = pool.share(wire, worker) {
             return Ok((sender, place, Origin::Reused));
         }
-        let _turn = pool.making.acquire().await;
+        // Whoever waits behind a connection that cannot be made must not wait for one failure after the other.
+        let patience = self.service.policy().connect_timeout;
+        let _turn = tokio::time::timeout(patience, pool.making.acquire())
+            .await
+            .map_err(|_| self.refused(&format_args!("no connection within {patience:?}")))?;
         if let Some((sender, place)) = pool.share(wire, worker) {
             return Ok((sender, place, Origin::Reused));
         }
