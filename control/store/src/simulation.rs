@@ -12,6 +12,8 @@ use crate::{Expect, Health, Revision, Store, WatchError, Write, WriteError};
 
 const RECOVERY_INTERVAL: Duration = Duration::from_millis(1);
 const STEPS: usize = 400;
+/// Failures in a hundred of a medium that does not come back.
+const DEAD: u32 = 100;
 
 /// What is on the simulated medium, and how it behaves.
 #[derive(Debug)]
@@ -64,7 +66,7 @@ impl Journal for FaultyJournal {
         if medium.rng.random_ratio(failures, 100) {
             medium.broken = true;
             // The nastiest failure: the batch is on the medium although its commit failed.
-            if medium.rng.random_bool(0.5) {
+            if failures < DEAD && medium.rng.random_bool(0.5) {
                 medium.put(revision, changes);
             }
             return Err(JournalError("simulated".into()));
@@ -78,7 +80,7 @@ impl Journal for FaultyJournal {
             .0
             .lock()
             .expect("no test panics while it holds the medium");
-        if medium.rng.random_bool(0.3) {
+        if medium.failures == DEAD || medium.rng.random_bool(0.3) {
             return Err(JournalError("still broken".into()));
         }
         medium.broken = false;
@@ -246,7 +248,7 @@ async fn a_failing_medium_stops_acknowledging_but_not_reading() {
         .write(write("first"))
         .await
         .expect("the medium is sound");
-    journal.0.lock().expect("nobody panicked").failures = 100;
+    journal.0.lock().expect("nobody panicked").failures = DEAD;
     let other = Write {
         key: "/registry/core/pods/a/c".into(),
         ..write("lost")

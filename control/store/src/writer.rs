@@ -66,6 +66,13 @@ struct Failed {
     changes: Vec<(Revision, Change)>,
 }
 
+/// What became of a batch whose commit failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Written,
+    NotWritten,
+}
+
 impl<J: Journal> Writer<J> {
     fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         let mut jobs = Vec::new();
@@ -79,7 +86,7 @@ impl<J: Journal> Writer<J> {
                         .reply
                         .send(Err(WriteError::Unavailable(Arc::clone(&failed.reason))));
                 }
-                if self.recover() {
+                if self.recover().is_some() {
                     break;
                 }
                 // Not a poll of state that could announce itself: a full disk does not say when it has room again.
@@ -112,19 +119,27 @@ impl<J: Journal> Writer<J> {
                     let _ = reply.send(Ok(revision));
                 }
             }
-            Err(error) => {
-                let reason: Arc<str> = error.to_string().into();
-                tracing::error!(%reason, "the store failed to write; it is read-only until that is repaired");
-                self.shared
-                    .set_health(Health::ReadOnly(Arc::clone(&reason)));
-                for (reply, _) in batch.replies {
-                    let _ = reply.send(Err(WriteError::Unknown(Arc::clone(&reason))));
-                }
-                self.failed = Some(Failed {
-                    reason,
-                    changes: batch.changes,
-                });
-            }
+            Err(error) => self.fail(error.to_string().into(), batch),
+        }
+    }
+
+    /// The medium failed. Often it can be opened again at once, and then says what became of the batch.
+    fn fail(&mut self, reason: Arc<str>, batch: Batch) {
+        tracing::error!(%reason, "the store failed to write; it is read-only until that is repaired");
+        self.shared
+            .set_health(Health::ReadOnly(Arc::clone(&reason)));
+        self.failed = Some(Failed {
+            reason: Arc::clone(&reason),
+            changes: batch.changes,
+        });
+        let fate = self.recover();
+        for (reply, revision) in batch.replies {
+            let reason = Arc::clone(&reason);
+            let _ = reply.send(match fate {
+                Some(Fate::Written) => Ok(revision),
+                Some(Fate::NotWritten) => Err(WriteError::Unavailable(reason)),
+                None => Err(WriteError::Unknown(reason)),
+            });
         }
     }
 
@@ -203,24 +218,27 @@ impl<J: Journal> Writer<J> {
         events.collect()
     }
 
-    /// Tries to bring the medium back; if it turns out to hold the failed batch, that is shown now.
-    fn recover(&mut self) -> bool {
-        let Some(failed) = self.failed.take() else {
-            return true;
-        };
+    /// Tries to bring the medium back. If it turns out to hold the failed batch, that is shown now.
+    fn recover(&mut self) -> Option<Fate> {
+        let failed = self.failed.take()?;
         let held = match self.journal.recover() {
             Ok(revision) => revision,
             Err(error) => {
                 tracing::debug!(%error, "the store's medium is not back yet");
                 self.failed = Some(failed);
-                return false;
+                return None;
             }
         };
-        if failed.changes.last().is_some_and(|&(last, _)| last == held) {
+        let written = failed.changes.last().is_some_and(|&(last, _)| last == held);
+        if written {
             self.show(failed.changes);
         }
         tracing::info!(revision = held, "the store takes writes again");
         self.shared.set_health(Health::Writable);
-        true
+        Some(if written {
+            Fate::Written
+        } else {
+            Fate::NotWritten
+        })
     }
 }
