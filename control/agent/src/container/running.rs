@@ -248,8 +248,8 @@ pub(crate) async fn start_exec(
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()?;
-    let stdout = child.stdout.take().map(|pipe| read_some(pipe));
-    let stderr = child.stderr.take().map(|pipe| read_some(pipe));
+    let stdout = child.stdout.take().map(read_some);
+    let stderr = child.stderr.take().map(read_some);
     let output = async {
         let (stdout, stderr) = futures::join!(
             async {

@@ -267,7 +267,7 @@ impl Layout {
         };
         Ok(saved
             .into_iter()
-            .map(|image| self.from_saved(image))
+            .map(|image| self.saved_image(image))
             .collect())
     }
 
@@ -284,7 +284,7 @@ impl Layout {
         .map(Some)
     }
 
-    fn from_saved(&self, image: Saved) -> Found {
+    fn saved_image(&self, image: Saved) -> Found {
         let digest = |path: &str| {
             let hex = path.strip_prefix("blobs/sha256/")?;
             Some(format!("sha256:{hex}")).filter(|digest| super::reference::is_digest(digest))

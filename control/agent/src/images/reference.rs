@@ -96,7 +96,9 @@ fn complete(repository: &str) -> Option<String> {
     } else {
         registry
     };
-    if !registry.bytes().all(is_registry_byte) || !path.split('/').all(is_path_part) {
+    let proper = registry.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
+        && !registry.ends_with(':');
+    if !proper || !registry.bytes().all(is_registry_byte) || !path.split('/').all(is_path_part) {
         return None;
     }
     Some(if registry == DEFAULT_REGISTRY && !path.contains('/') {

@@ -218,8 +218,8 @@ impl Layer<'_> {
         name: &OsStr,
         kind: tar::EntryType,
     ) -> io::Result<()> {
-        let uid = u32::try_from(entry.header().uid()?).unwrap_or(0);
-        let gid = u32::try_from(entry.header().gid()?).unwrap_or(0);
+        let uid = number(entry.header().uid());
+        let gid = number(entry.header().gid());
         let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         match rustix::fs::chownat(parent, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW) {
             // Without root, or where the user is not mapped, everything belongs to whoever unpacks.
@@ -235,7 +235,7 @@ impl Layer<'_> {
         set_xattrs(entry, parent, name)?;
         if kind != tar::EntryType::Directory {
             let time = Timespec {
-                tv_sec: i64::try_from(entry.header().mtime()?).unwrap_or(0),
+                tv_sec: i64::from(number(entry.header().mtime())),
                 tv_nsec: 0,
             };
             let times = Timestamps {
@@ -246,6 +246,14 @@ impl Layer<'_> {
         }
         Ok(())
     }
+}
+
+/// A field that some tools leave empty.
+fn number(field: io::Result<u64>) -> u32 {
+    field
+        .ok()
+        .and_then(|number| u32::try_from(number).ok())
+        .unwrap_or(0)
 }
 
 fn make_special<R: Read>(

@@ -56,6 +56,8 @@ impl ShimError {
 /// `run DIR` makes the container described in DIR and stays its parent; `exec DIR TIMEOUT_MS COMMAND…` runs a command
 /// in it.
 pub fn main(args: &[String]) -> ExitCode {
+    // The runtime's own log lines would end up in the container's: they come from its process before it is one.
+    let _silent = tracing::subscriber::set_default(tracing::subscriber::NoSubscriber::default());
     match args {
         [verb, dir] if verb == "run" => run(Path::new(dir)),
         [verb, dir, timeout_ms, command @ ..] if verb == "exec" && !command.is_empty() => {

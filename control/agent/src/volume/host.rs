@@ -19,11 +19,7 @@ pub(super) fn prepare(path: &str, kind: &str) -> Result<PathBuf, String> {
                 .map_err(told)?;
         }
         // Nothing is promised; a container cannot mount nothing, so a missing path becomes a folder.
-        "" => {
-            if !at.exists() {
-                fs::create_dir_all(at).map_err(told)?;
-            }
-        }
+        "" if !at.exists() => fs::create_dir_all(at).map_err(told)?,
         _ => {}
     }
     let file = match fs::metadata(at) {

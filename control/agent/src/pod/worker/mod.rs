@@ -167,6 +167,15 @@ impl Worker {
     /// Lives as long as anything of the pod is on this node. Containers live on when `shutdown` ends the worker.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         self.restore();
+        if self
+            .pod
+            .status
+            .as_ref()
+            .is_some_and(|status| status.container_statuses.is_some())
+        {
+            // What the API shows may be long past: a restarted machine must not look ready until it is.
+            self.publish();
+        }
         let mut images = self.node.images_loaded.clone();
         loop {
             self.next = None;
