@@ -27,7 +27,11 @@ pub(crate) fn run(args: ControlArgs) -> anyhow::Result<ExitCode> {
         let shutdown = runtime::shutdown_on_signal()?;
         match args.data_dir.clone() {
             // Scheduler, controllers and push share one thread: they mostly wait. The API server has the others.
-            Some(data_dir) => LocalSet::new().run_until(whole(&args, &data_dir, shutdown)).await,
+            Some(data_dir) => {
+                LocalSet::new()
+                    .run_until(whole(&args, &data_dir, shutdown))
+                    .await
+            }
             None => anyhow::bail!(
                 "`meshgate control --kubeconfig` is not served by this version: use --data-dir"
             ),

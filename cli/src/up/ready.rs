@@ -30,7 +30,7 @@ pub(super) async fn wait(
     let client = crate::client::from_kubeconfig(&cluster.kubeconfig()).await?;
     if args.demo {
         progress.waiting("the demo's objects to be stored");
-        demo::apply(client.clone(), state)
+        demo::apply(client.clone())
             .await
             .context("the demo's manifests")?;
     }
