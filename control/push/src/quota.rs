@@ -1,5 +1,8 @@
 //! Global rate limits: one task owns all quotas, replicas lease slices of them.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, HashMap},
     pin::Pin,

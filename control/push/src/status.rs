@@ -6,7 +6,7 @@ mod policy;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use kube::{
@@ -26,6 +26,8 @@ use crate::{
 
 /// Statuses written at the same time.
 const WRITERS: usize = 4;
+/// After a start, replicas need a moment to come back: until then, what a status says of them is left as it is.
+const RETURN: Duration = Duration::from_secs(10);
 /// After a write that failed.
 const RETRY: Duration = Duration::from_millis(500);
 /// Replicas that come and go change counts in many statuses: those are written together, after this time.
@@ -43,6 +45,7 @@ struct Shared {
     edge_addresses: Vec<EdgeAddress>,
     queue: Queue<Subject>,
     tracked: Mutex<HashMap<Subject, Tracked>>,
+    started: Instant,
 }
 
 /// What is known of one object.
@@ -74,6 +77,7 @@ impl StatusWriter {
             edge_addresses,
             queue: Queue::default(),
             tracked: Mutex::default(),
+            started: Instant::now(),
         }))
     }
 

@@ -207,7 +207,10 @@ impl Content {
         let had = before.iter().flat_map(|entry| &entry.addresses);
         let has = entry.iter().flat_map(|entry| &entry.addresses);
         for address in had {
-            self.addresses.remove(address);
+            // Another Service may have got the address before this one's end was seen.
+            if self.addresses.get(address) == Some(&key.name) {
+                self.addresses.remove(address);
+            }
             self.touch(Touched::Address(address.clone()), generation);
         }
         for address in has {

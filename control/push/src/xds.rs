@@ -4,7 +4,7 @@ pub(crate) mod replicas;
 pub(crate) mod stream;
 mod subscription;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod viewer;
 
 use std::{

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use meshgate_api::names;
 use serde_json::{Map, Value, json};
 
-use super::{Shared, Tracked, Written};
+use super::{RETURN, Shared, Tracked, Written};
 use crate::{
     compile::{Ancestor, PolicyReport, ResourceKind, Subject},
     xds::replicas::Progress,
@@ -25,6 +25,14 @@ impl Shared {
                     .progress_of(&ancestor.affects, tracked.generation, &self.table)
             })
             .collect();
+        let returning = RETURN.saturating_sub(self.started.elapsed());
+        if !returning.is_zero()
+            && is_programmed(report)
+            && progress.iter().any(|progress| progress.total == 0)
+        {
+            self.queue.add_after(subject.clone(), returning);
+            return Ok(Written::default());
+        }
         let wanted = ancestors(report, &progress, &now());
         if wanted != report.observed {
             self.patch(subject, json!({ "ancestors": wanted })).await?;
@@ -41,6 +49,24 @@ impl Shared {
             ..Written::default()
         })
     }
+}
+
+/// Whether the status says, for this version of the policy, that all enforce it.
+fn is_programmed(report: &PolicyReport) -> bool {
+    let ours = report
+        .observed
+        .iter()
+        .filter(|value| value["controllerName"] == names::POLICY_CONTROLLER);
+    let conditions: Vec<&Value> = ours
+        .filter_map(|value| value["conditions"].as_array())
+        .flatten()
+        .collect();
+    let current = conditions
+        .iter()
+        .all(|condition| condition["observedGeneration"] == report.meta.generation);
+    let programmed =
+        |condition: &&Value| condition["type"] == "Programmed" && condition["status"] == "True";
+    current && conditions.iter().any(|condition| programmed(condition))
 }
 
 /// As Kubernetes writes times: to the second.
@@ -176,5 +202,170 @@ fn programmed(ancestor: &Ancestor, progress: &Progress) -> (&'static str, &'stat
             "Pending",
             format!("enforced by {enforced} of {total} replicas"),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use meshgate_api::policies::TargetRef;
+
+    use super::*;
+    use crate::{
+        compile::{Key, Problem},
+        objects::Meta,
+    };
+
+    fn ancestor(kind: ResourceKind) -> Ancestor {
+        Ancestor {
+            target: TargetRef {
+                group: String::new(),
+                kind: "Service".into(),
+                name: "web".into(),
+                section_name: None,
+            },
+            verdict: Ok(()),
+            unsupported: Vec::new(),
+            affects: BTreeSet::from([Key::new(kind, "shop/web:80")]),
+        }
+    }
+
+    fn progress(enforced: usize, total: usize) -> Progress {
+        Progress {
+            enforced,
+            total,
+            refused: Vec::new(),
+        }
+    }
+
+    fn report(ancestor: Ancestor, observed: Vec<Value>) -> PolicyReport {
+        PolicyReport {
+            meta: Meta {
+                generation: 3,
+                ..Meta::default()
+            },
+            ancestors: vec![ancestor],
+            observed,
+        }
+    }
+
+    #[track_caller]
+    fn check(ancestor: Ancestor, progress: Progress, expected: &[&str]) {
+        let written = ancestors(&report(ancestor, Vec::new()), &[progress], "now");
+        let conditions = written[0]["conditions"].as_array().expect("a list");
+        let shown: Vec<String> = conditions
+            .iter()
+            .map(|condition| {
+                let text = |field: &str| condition[field].as_str().expect("text").to_owned();
+                assert_eq!(condition["observedGeneration"], 3);
+                format!(
+                    "{}={} {}: {}",
+                    text("type"),
+                    text("status"),
+                    text("reason"),
+                    text("message")
+                )
+            })
+            .collect();
+        assert_eq!(shown, expected);
+    }
+
+    const ACCEPTED: &str = "Accepted=True Accepted: the policy holds for its target";
+
+    #[test]
+    fn conditions_say_who_enforces_it() {
+        let edge = || ancestor(ResourceKind::EdgeHost);
+        let service = || ancestor(ResourceKind::Service);
+        check(
+            edge(),
+            progress(2, 2),
+            &[
+                ACCEPTED,
+                "Programmed=True Programmed: enforced by 2 of 2 replicas",
+            ],
+        );
+        check(
+            edge(),
+            progress(1, 2),
+            &[
+                ACCEPTED,
+                "Programmed=False Pending: enforced by 1 of 2 replicas",
+            ],
+        );
+        check(
+            edge(),
+            progress(0, 0),
+            &[
+                ACCEPTED,
+                "Programmed=False Pending: no replica of the edge is connected",
+            ],
+        );
+        check(
+            service(),
+            progress(0, 0),
+            &[
+                ACCEPTED,
+                "Programmed=True Programmed: no connected proxy needs it",
+            ],
+        );
+        let refused = Progress {
+            refused: vec![
+                ("shop/a".into(), "bad".into()),
+                ("shop/b".into(), "bad".into()),
+            ],
+            ..progress(1, 3)
+        };
+        let message =
+            "Programmed=False Refused: shop/a keeps the last good configuration: bad (and 1 more)";
+        check(service(), refused, &[ACCEPTED, message]);
+        let conflicted = Ancestor {
+            verdict: Err(Problem::new(
+                "Conflicted",
+                "the older policy shop/x has the same target".into(),
+            )),
+            unsupported: vec!["spec.tls".into()],
+            ..service()
+        };
+        let expected = [
+            "Accepted=False Conflicted: the older policy shop/x has the same target",
+            "Programmed=False Conflicted: the policy is not accepted",
+            "Supported=False UnsupportedFields: not supported yet and not enforced: spec.tls",
+        ];
+        check(conflicted, progress(0, 0), &expected);
+    }
+
+    #[test]
+    fn times_change_with_the_status_alone_and_others_entries_stay() {
+        let theirs = json!({ "controllerName": "other.test/x", "ancestorRef": { "name": "web" } });
+        let before = ancestors(
+            &report(ancestor(ResourceKind::Service), vec![theirs.clone()]),
+            &[progress(1, 2)],
+            "then",
+        );
+        assert_eq!(before[0], theirs);
+        let after = ancestors(
+            &report(ancestor(ResourceKind::Service), before),
+            &[progress(2, 2)],
+            "now",
+        );
+        assert_eq!(after[0], theirs);
+        let times: Vec<_> = after[1]["conditions"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|c| &c["lastTransitionTime"])
+            .collect();
+        assert_eq!(times, ["then", "now"]);
+        let again = ancestors(
+            &report(ancestor(ResourceKind::Service), after.clone()),
+            &[progress(2, 2)],
+            "later",
+        );
+        assert_eq!(again, after, "nothing to write");
+        assert!(is_programmed(&report(
+            ancestor(ResourceKind::Service),
+            after
+        )));
     }
 }

@@ -1,6 +1,6 @@
 //! The push service over real sockets, and its state alone under random changes.
 
-mod client;
+pub(crate) mod client;
 mod edge;
 mod sidecar;
 mod simulation;
@@ -8,7 +8,7 @@ mod simulation;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use meshgate_api::push::{self, push_server::PushServer};
+use meshgate_api::push::{self, push_server::PushServer, quota_server::QuotaServer};
 use meshgate_certs::{
     authority::Authority,
     csr,
@@ -26,21 +26,23 @@ use crate::{
     compile::{Body, Key, PodTarget, ResourceKind, Update},
     metrics::Metrics,
     objects::Name,
+    quota::QuotaService,
     server,
     table::Table,
 };
 
 /// Nothing here takes long; this only ends a test that would hang.
-pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A push server with a mesh of its own.
-pub(super) struct Server {
-    pub(super) table: Arc<Table>,
-    pub(super) replicas: Arc<Replicas>,
-    pub(super) authority: Authority,
-    pub(super) address: std::net::SocketAddr,
-    pub(super) serving_root: CertificateDer<'static>,
-    pub(super) ready: watch::Sender<bool>,
+pub(crate) struct Server {
+    pub(crate) table: Arc<Table>,
+    pub(crate) replicas: Arc<Replicas>,
+    pub(crate) authority: Authority,
+    pub(crate) address: std::net::SocketAddr,
+    pub(crate) serving_root: CertificateDer<'static>,
+    pub(crate) ready: watch::Sender<bool>,
+    pub(crate) quota: QuotaService,
     shutdown: CancellationToken,
 }
 
@@ -50,16 +52,16 @@ impl Drop for Server {
     }
 }
 
-pub(super) fn domain() -> TrustDomain {
+pub(crate) fn domain() -> TrustDomain {
     "cluster.local".parse().expect("a trust domain")
 }
 
-pub(super) fn authority() -> Authority {
+pub(crate) fn authority() -> Authority {
     Authority::generate(&domain(), Timestamp::now()).expect("a root")
 }
 
 /// A certificate and key of a workload, signed by `authority`.
-pub(super) fn credential(
+pub(crate) fn credential(
     authority: &Authority,
     namespace: &str,
     account: &str,
@@ -78,7 +80,7 @@ pub(super) fn credential(
 }
 
 impl Server {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let authority = authority();
         let bundle = TrustBundle::from_der([authority.cert_der().clone()]).expect("a bundle");
         let clients = DownstreamVerifier::new(Trust::new(bundle), domain());
@@ -101,6 +103,9 @@ impl Server {
         let (ready, is_ready) = watch::channel(true);
         let table = Arc::new(Table::new(1000));
         let replicas = Replicas::new();
+        let (quota, owner) =
+            QuotaService::new(Metrics::new(), TaskTracker::new(), shutdown.clone());
+        tokio::spawn(owner);
         let service = PushService {
             table: table.clone(),
             replicas: replicas.clone(),
@@ -112,6 +117,7 @@ impl Server {
         let incoming = ReceiverStream::new(connections).map(Ok::<_, std::convert::Infallible>);
         let serve = tonic::transport::Server::builder()
             .add_service(PushServer::new(service))
+            .add_service(QuotaServer::new(quota.clone()))
             .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
         tokio::spawn(async move { serve.await.expect("served") });
         Self {
@@ -121,17 +127,18 @@ impl Server {
             address,
             serving_root: serving.cert.der().clone(),
             ready,
+            quota,
             shutdown,
         }
     }
 
     /// Publishes changes; see [`update`].
-    pub(super) fn publish(&self, changes: &[Change<'_>]) -> u64 {
+    pub(crate) fn publish(&self, changes: &[Change<'_>]) -> u64 {
         self.table.publish(&update(changes)).0
     }
 
     /// Waits until what is known of the replicas fits.
-    pub(super) async fn until(&self, what: &str, fits: impl Fn(&Replicas) -> bool) {
+    pub(crate) async fn until(&self, what: &str, fits: impl Fn(&Replicas) -> bool) {
         let wait = async {
             while !fits(&self.replicas) {
                 self.replicas.progress().await;
@@ -145,7 +152,7 @@ impl Server {
 
 /// A change of the table, in few words.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Change<'a> {
+pub(crate) enum Change<'a> {
     /// Host, and the Services its rules name.
     Host(&'a str, &'a [&'a str]),
     /// "namespace/name:port", its address, and something that tells versions apart.
@@ -156,7 +163,7 @@ pub(super) enum Change<'a> {
     Gone(ResourceKind, &'a str),
 }
 
-pub(super) fn update(changes: &[Change<'_>]) -> Update {
+pub(crate) fn update(changes: &[Change<'_>]) -> Update {
     let mut update = Update {
         resources: BTreeMap::new(),
         ..Update::default()

@@ -24,16 +24,16 @@ use crate::{compile::ResourceKind, xds::stream::type_url};
 type Credential = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// An open stream.
-pub(super) struct Client {
+pub(crate) struct Client {
     requests: mpsc::Sender<DeltaRequest>,
     responses: Streaming<DeltaResponse>,
     node: Node,
     /// Type, name, version.
-    pub(super) held: BTreeMap<(ResourceKind, String), String>,
+    pub(crate) held: BTreeMap<(ResourceKind, String), String>,
 }
 
 /// A channel to the server, with or without a certificate.
-pub(super) async fn channel(
+pub(crate) async fn channel(
     server: &Server,
     credential: Option<Credential>,
 ) -> Result<Channel, tonic::transport::Error> {
@@ -67,12 +67,12 @@ pub(super) async fn channel(
 }
 
 impl Client {
-    pub(super) async fn edge(server: &Server) -> Self {
+    pub(crate) async fn edge(server: &Server) -> Self {
         let credential = super::credential(&server.authority, "meshgate-system", "edge");
         Self::open(server, credential, Role::Edge, "meshgate-system", "edge-1").await
     }
 
-    pub(super) async fn sidecar(
+    pub(crate) async fn sidecar(
         server: &Server,
         namespace: &str,
         pod: &str,
@@ -82,7 +82,7 @@ impl Client {
         Self::open(server, credential, Role::Sidecar, namespace, pod).await
     }
 
-    pub(super) async fn open(
+    pub(crate) async fn open(
         server: &Server,
         credential: Credential,
         role: Role,
@@ -107,7 +107,7 @@ impl Client {
         }
     }
 
-    pub(super) async fn subscribe(&mut self, kind: ResourceKind, names: &[&str]) {
+    pub(crate) async fn subscribe(&mut self, kind: ResourceKind, names: &[&str]) {
         let held = self.held.iter().filter(|((of, _), _)| *of == kind);
         let held: HashMap<_, _> = held
             .map(|((_, name), version)| (name.clone(), version.clone()))
@@ -119,7 +119,7 @@ impl Client {
         .await;
     }
 
-    pub(super) async fn send(&mut self, kind: ResourceKind, fill: impl FnOnce(&mut DeltaRequest)) {
+    pub(crate) async fn send(&mut self, kind: ResourceKind, fill: impl FnOnce(&mut DeltaRequest)) {
         let mut request = DeltaRequest {
             node: Some(self.node.clone()),
             type_url: type_url(kind),
@@ -132,7 +132,7 @@ impl Client {
             .expect("the stream is open");
     }
 
-    pub(super) async fn receive(&mut self) -> Result<DeltaResponse, Status> {
+    pub(crate) async fn receive(&mut self) -> Result<DeltaResponse, Status> {
         let message = tokio::time::timeout(DEADLINE, self.responses.message()).await;
         message
             .expect("an answer in time")
@@ -140,7 +140,7 @@ impl Client {
     }
 
     /// Takes a response over without acknowledging it.
-    pub(super) async fn apply(&mut self) -> DeltaResponse {
+    pub(crate) async fn apply(&mut self) -> DeltaResponse {
         let response = self.receive().await.expect("a response");
         let kind = kind_of(&response);
         for resource in &response.resources {
@@ -160,7 +160,7 @@ impl Client {
         response
     }
 
-    pub(super) async fn answer(&mut self, response: &DeltaResponse, refusals: &[(&str, &str)]) {
+    pub(crate) async fn answer(&mut self, response: &DeltaResponse, refusals: &[(&str, &str)]) {
         let nonce = response.nonce.clone();
         let generation = response.generation;
         let refusals = refusals.iter().map(|(resource, reason)| Refusal {
@@ -177,7 +177,7 @@ impl Client {
     }
 
     /// Takes over and acknowledges the next response, and shows it: "Type +added -removed".
-    pub(super) async fn next(&mut self) -> String {
+    pub(crate) async fn next(&mut self) -> String {
         let response = self.apply().await;
         self.answer(&response, &[]).await;
         show(&response)
@@ -185,7 +185,7 @@ impl Client {
 
     /// The next responses, in order.
     #[track_caller]
-    pub(super) fn check<'a>(
+    pub(crate) fn check<'a>(
         &'a mut self,
         expected: &'a [&'a str],
     ) -> impl Future<Output = ()> + 'a {
@@ -198,7 +198,7 @@ impl Client {
     }
 }
 
-pub(super) fn show(response: &DeltaResponse) -> String {
+pub(crate) fn show(response: &DeltaResponse) -> String {
     let added = response
         .resources
         .iter()
