@@ -18,6 +18,8 @@ pub struct RateLimit {
     limit: Limit,
     counter: Arc<Counter>,
     quota: Arc<QuotaState>,
+    /// Evictions that were reported.
+    evicted: AtomicU64,
 }
 
 /// The counters of a limit, kept when its configuration changes.
@@ -91,6 +93,7 @@ impl LimitBook {
         }
         Arc::new(RateLimit {
             limit,
+            evicted: AtomicU64::new(counter.evicted()),
             counter,
             quota: self.quota.clone(),
         })
@@ -216,7 +219,23 @@ impl Quota {
     }
 }
 
+impl Counter {
+    /// Buckets that were forgotten to stay within memory, ever.
+    fn evicted(&self) -> u64 {
+        match self {
+            Self::Local(local) => lock(local).evicted(),
+            Self::Global(holder) => lock(holder).evicted(),
+        }
+    }
+}
+
 impl RateLimit {
+    /// Buckets that were forgotten since the last time somebody asked.
+    pub(crate) fn newly_evicted(&self) -> u64 {
+        let now = self.counter.evicted();
+        now.saturating_sub(self.evicted.swap(now, Ordering::Relaxed))
+    }
+
     /// As configured.
     pub fn limit(&self) -> &Limit {
         &self.limit

@@ -64,6 +64,10 @@ pub struct ListenerLimits {
     pub header_timeout: Duration,
     /// Between requests.
     pub keep_alive: Duration,
+    /// A connection's life, give or take a tenth: clients come back, and are spread anew over replicas.
+    pub age_max: Duration,
+    /// Requests of one connection, for the same reason.
+    pub requests_max: u32,
     /// Between two reads of a request body.
     pub body_idle_timeout: Duration,
     /// A client that takes no byte of an answer for so long is given up: what the connection holds belongs to others.
@@ -84,6 +88,8 @@ impl Default for ListenerLimits {
             handshake_timeout: Duration::from_secs(5),
             header_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(60),
+            age_max: Duration::from_secs(3600),
+            requests_max: 10_000,
             body_idle_timeout: Duration::from_secs(30),
             write_stall_timeout: Duration::from_secs(30),
             body_bytes_max: Some(10 * 1024 * 1024),
@@ -99,6 +105,7 @@ impl ListenerLimits {
         Self {
             connections_per_client: 0,
             keep_alive: Duration::from_secs(3600),
+            requests_max: u32::MAX,
             body_idle_timeout: Duration::from_secs(3600),
             write_stall_timeout: Duration::from_secs(3600),
             body_bytes_max: None,

@@ -74,6 +74,11 @@ struct LimitLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EvictedLabels {
+    limit: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TcpLabels {
     direction: &'static str,
     service: Arc<str>,
@@ -96,6 +101,7 @@ pub struct Metrics {
     bytes: Family<BytesLabels, Counter>,
     upstream: Family<UpstreamLabels, Counter>,
     limits: Family<LimitLabels, Counter>,
+    evicted: Family<EvictedLabels, Counter>,
     tcp: Family<TcpLabels, Counter>,
     pub(crate) records_lost: Counter,
 }
@@ -124,6 +130,7 @@ impl Metrics {
             bytes: Family::default(),
             upstream: Family::default(),
             limits: Family::default(),
+            evicted: Family::default(),
             tcp: Family::default(),
             records_lost: Counter::default(),
         };
@@ -164,6 +171,11 @@ impl Metrics {
                 "meshgate_rate_limit",
                 "Decisions of rate limits",
                 m.limits.clone(),
+            );
+            registry.register(
+                "meshgate_rate_limit_buckets_evicted",
+                "Buckets of rate limits forgotten to stay within memory",
+                m.evicted.clone(),
             );
             registry.register(
                 "meshgate_tcp_connections",
@@ -252,6 +264,16 @@ impl Metrics {
                 result,
             })
             .inc();
+    }
+
+    pub(crate) fn limit_buckets_evicted(&self, limit: &Arc<str>, count: u64) {
+        if count > 0 {
+            self.evicted
+                .get_or_create(&EvictedLabels {
+                    limit: limit.clone(),
+                })
+                .inc_by(count);
+        }
     }
 
     pub(crate) fn tcp(

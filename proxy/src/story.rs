@@ -53,8 +53,8 @@ async fn tell(
     received: Received,
     exchange: &mut Exchange,
 ) -> Result<Response, Failure> {
-    let request = identify::identify(connection, received, exchange)?;
     let snapshot = connection.shared.snapshot.load_full();
+    let request = identify::identify(connection, &snapshot, received, exchange)?;
     let route = route::route(connection, &snapshot, &request)?;
     exchange.routed(&route.origin, route.service.name());
     permit::permit(connection, &snapshot, &route, &request).await?;

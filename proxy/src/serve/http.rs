@@ -21,7 +21,7 @@ use crate::clock;
 use crate::detect::{Detected, Spoken, detect};
 use crate::head::Response;
 use crate::io::Io;
-use crate::listen::{HEAD_BYTES_MAX, HEADERS_MAX};
+use crate::listen::{HEAD_BYTES_MAX, HEADERS_MAX, ListenerLimits};
 use crate::story::{Received, answer};
 
 /// Receive windows of an HTTP/2 client: RFC 9113's default for a stream, room for several in a connection.
@@ -84,11 +84,12 @@ pub(super) async fn tls(mut connection: Connection, stream: TcpStream) {
 pub(crate) async fn serve_http1(connection: Connection, io: Io) {
     let exchanges = Arc::new(Exchanges::default());
     let strict = Strict::new(io, exchanges.clone(), &connection);
-    let drain = connection.drain.clone();
+    let (drain, limits) = (connection.drain.clone(), connection.limits);
     let connection = Arc::new(connection);
+    let counted = exchanges.clone();
     let service = service_fn(move |received: Received| {
-        let (connection, exchanges) = (connection.clone(), exchanges.clone());
-        let open = exchanges.begin();
+        let (connection, exchanges) = (connection.clone(), counted.clone());
+        let open = exchanges.begin(limits.requests_max);
         async move {
             let response = answer(&connection, received).await;
             if response.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -108,6 +109,7 @@ pub(crate) async fn serve_http1(connection: Connection, io: Io) {
     tokio::select! {
         _ = serving.as_mut() => return,
         () = drain.cancelled() => {}
+        () = retired(&exchanges, &limits) => {}
     }
     serving.as_mut().graceful_shutdown();
     let _ = serving.await;
@@ -122,7 +124,7 @@ pub(crate) async fn serve_http2(connection: Connection, io: Io) {
     let connection = Arc::new(connection);
     let service = service_fn(move |received: Received| {
         let connection = connection.clone();
-        let open = counted.begin();
+        let open = counted.begin(limits.requests_max);
         async move {
             let response = super::mesh::tunnel_or_answer(&connection, received).await;
             Ok::<_, Infallible>(into_hyper(response, Some(open)))
@@ -137,6 +139,7 @@ pub(crate) async fn serve_http2(connection: Connection, io: Io) {
         _ = serving.as_mut() => return,
         () = drain.cancelled() => {}
         () = unused(&exchanges, limits.keep_alive) => {}
+        () = retired(&exchanges, &limits) => {}
     }
     // Says GOAWAY and finishes what was begun.
     serving.as_mut().graceful_shutdown();
@@ -157,6 +160,15 @@ fn http2_builder(connection: &Connection) -> http2::Builder<crate::worker::Tasks
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
     builder
+}
+
+/// Returns when the connection is old, or has carried enough requests.
+async fn retired(exchanges: &Exchanges, limits: &ListenerLimits) {
+    let jitter = 0.9 + 0.2 * (clock::chance() >> 11) as f64 / (1_u64 << 53) as f64;
+    tokio::select! {
+        () = tokio::time::sleep(limits.age_max.mul_f64(jitter)) => {}
+        () = exchanges.used_up() => {}
+    }
 }
 
 /// Returns when no exchange was open for so long.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use meshgate_routing::Time;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
 use super::Connection;
@@ -24,6 +25,8 @@ use crate::metrics::Metrics;
 #[derive(Debug, Default)]
 pub(crate) struct Exchanges {
     open: AtomicU32,
+    begun: AtomicU32,
+    used_up: Notify,
     last_end: AtomicU64,
     changed_protocol: AtomicBool,
     reader: Mutex<Option<Waker>>,
@@ -34,8 +37,12 @@ pub(crate) struct Exchanges {
 pub(crate) struct OpenExchange(Arc<Exchanges>);
 
 impl Exchanges {
-    pub(crate) fn begin(self: &Arc<Self>) -> OpenExchange {
+    /// One more; the `most`-th is the last.
+    pub(crate) fn begin(self: &Arc<Self>, most: u32) -> OpenExchange {
         self.open.fetch_add(1, Ordering::AcqRel);
+        if self.begun.fetch_add(1, Ordering::Relaxed).saturating_add(1) >= most {
+            self.used_up.notify_one();
+        }
         OpenExchange(self.clone())
     }
 
@@ -43,6 +50,11 @@ impl Exchanges {
     pub(crate) fn change_protocol(&self) {
         self.changed_protocol.store(true, Ordering::Release);
         self.wake();
+    }
+
+    /// Returns with the last request that the connection may carry.
+    pub(super) async fn used_up(&self) {
+        self.used_up.notified().await;
     }
 
     pub(super) fn is_open(&self) -> bool {

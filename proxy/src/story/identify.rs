@@ -16,6 +16,7 @@ use crate::headers::{self, DESTINATION, ForClient, X_REQUEST_ID};
 use crate::listen::URI_BYTES_MAX;
 use crate::record::Exchange;
 use crate::serve::{Connection, Direction, Peer};
+use crate::snapshot::Snapshot;
 
 pub(crate) fn version(received: &Received) -> Version {
     match received.version() {
@@ -32,13 +33,19 @@ fn bad(detail: &'static str) -> Failure {
 /// Judges a request and takes out of it what the connection, not the application, is concerned with.
 pub(super) fn identify(
     connection: &Arc<Connection>,
+    snapshot: &Snapshot,
     mut received: Received,
     exchange: &mut Exchange,
 ) -> Result<Request, Failure> {
     let version = version(&received);
     let authority = authority(&received, version)?;
     let host_end = host_end(&authority);
-    let (target, path_end) = target(connection.direction, &received)?;
+    let matches_paths = match connection.direction {
+        Direction::Edge => true,
+        Direction::Inbound => snapshot.workload.access.enforced,
+        Direction::Outbound => false,
+    };
+    let (target, path_end) = target(&received, matches_paths, connection.direction)?;
     exchange.asked(
         received.method().as_str(),
         &authority,
@@ -128,8 +135,13 @@ fn host_end(authority: &str) -> usize {
     }
 }
 
-/// The target as it is matched and forwarded, and the length of its path.
-fn target(direction: Direction, received: &Received) -> Result<(Box<str>, usize), Failure> {
+/// The target as it is matched and forwarded, and the length of its path. Who does not match paths does not touch them:
+/// a sidecar is not seen by applications unless a policy asks for it.
+fn target(
+    received: &Received,
+    matches_paths: bool,
+    direction: Direction,
+) -> Result<(Box<str>, usize), Failure> {
     let uri = received.uri();
     let whole = uri.path_and_query().map_or("/", |target| target.as_str());
     if whole.len() > URI_BYTES_MAX {
@@ -148,15 +160,13 @@ fn target(direction: Direction, received: &Received) -> Result<(Box<str>, usize)
     if received.method() == Method::CONNECT {
         return Ok(("/".into(), 1));
     }
-    let normal = normalise(path)
-        .map_err(|problem| Failure::downstream(Reason::BadRequest, problem.to_string()))?;
-    // An outbound proxy judges but does not rewrite: the inbound one, or the edge, is who matches paths.
-    let path = match direction {
-        Direction::Outbound => path,
-        Direction::Edge | Direction::Inbound => &normal,
+    let path = match matches_paths {
+        true => normalise(path)
+            .map_err(|problem| Failure::downstream(Reason::BadRequest, problem.to_string()))?,
+        false => path.into(),
     };
     let mut target = String::with_capacity(whole.len());
-    target.push_str(path);
+    target.push_str(&path);
     let path_end = target.len();
     if let Some(query) = uri.query() {
         target.push('?');

@@ -107,7 +107,9 @@ async fn within(
         return Ok(());
     }
     let metrics = &connection.shared.metrics;
-    match limit.take(&asked).await {
+    let taken = limit.take(&asked).await;
+    metrics.limit_buckets_evicted(&terms.id, limit.newly_evicted());
+    match taken {
         Ok(_) => {
             metrics.limit(&terms.id, "permitted");
             Ok(())

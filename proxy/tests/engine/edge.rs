@@ -193,3 +193,26 @@ async fn drain_finishes_what_was_begun_and_takes_nothing_new() {
     soon(&mut proxy.running).await.unwrap().unwrap();
     assert!(TcpStream::connect(proxy.address()).await.is_err());
 }
+
+#[tokio::test]
+async fn a_connection_carries_only_so_many_requests() {
+    let origin = Origin::start(ok("x")).await;
+    let limits = ListenerLimits {
+        requests_max: 3,
+        ..ListenerLimits::default()
+    };
+    let web = service(&[&origin], Policy::default());
+    let proxy = Proxy::edge_with(web, EngineOptions::default(), limits);
+    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+    let mut buffer = Vec::new();
+    for number in 1..=3 {
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+            .await
+            .unwrap();
+        let answer = soon(read_message(&mut client, &mut buffer)).await.unwrap();
+        let last = field(&answer, "connection") == Some("close");
+        assert_eq!((status_of(&answer), last), (200, number == 3), "{answer}");
+    }
+    assert_eq!(soon(read_message(&mut client, &mut buffer)).await, None);
+}

@@ -364,3 +364,52 @@ async fn requests_share_connections_between_proxies() {
     assert!(line.ends_with(" 1"), "{line}");
     assert_eq!(pair.application, origin.address);
 }
+
+#[tokio::test]
+async fn a_denied_path_is_denied_in_every_spelling() {
+    use meshgate_routing::route::{PathKind, PathMatch};
+    let origin = Origin::start(ok("")).await;
+    let mesh = Mesh::new();
+    let rules = vec![
+        AccessRule::default(),
+        AccessRule {
+            deny: true,
+            to: vec![AccessTo {
+                paths: vec![PathMatch::new(PathKind::Prefix, "/admin").unwrap()],
+                ..AccessTo::default()
+            }],
+            ..AccessRule::default()
+        },
+    ];
+    let workload = Workload {
+        access: AccessRules {
+            enforced: true,
+            rules,
+        },
+        ..Workload::default()
+    };
+    let pair = Pair::start(&mesh, origin.address, "web", workload);
+    for (path, expected) in [
+        ("/public", 200),
+        ("/admin", 403),
+        ("//admin", 403),
+        ("/x/../admin/y", 403),
+        ("/%61dmin", 403),
+        ("/./admin", 403),
+        ("/admin;x/..;/admin", 400),
+        ("/admin%00", 400),
+    ] {
+        let answer = pair.client.get(path).await;
+        assert_eq!(status_of(&answer), expected, "{path}: {answer}");
+    }
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn without_rules_a_path_passes_as_it_is() {
+    let origin = Origin::start(ok("")).await;
+    let mesh = Mesh::new();
+    let pair = Pair::start(&mesh, origin.address, "web", strict());
+    pair.client.get("/bucket//key/%2e?a=//b").await;
+    assert!(origin.seen()[0].starts_with("GET /bucket//key/%2e?a=//b HTTP/1.1\r\n"));
+}
