@@ -11,6 +11,7 @@
 //! - no other component is called in-process: controllers, scheduler and agents are clients like any other.
 
 mod admission;
+mod aggregation;
 pub mod auth;
 mod bootstrap;
 mod custom;
@@ -179,6 +180,7 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Runn
     let tasks = TaskTracker::new();
     tasks.spawn(listen::serve(Arc::clone(&server), adopted, tls));
     tasks.spawn(custom::clean_up(Arc::clone(&server)));
+    tasks.spawn(aggregation::keep(Arc::clone(&server)));
     tasks.spawn(auth::write_aggregated_rules(Arc::clone(&server)));
     tasks.spawn(events::expire(server));
     tasks.spawn(refresh_certificate(

@@ -29,6 +29,9 @@ type Reply = oneshot::Sender<Result<Revision, WriteError>>;
 struct Batch {
     changes: Vec<(Revision, Change)>,
     replies: Vec<(Reply, Revision)>,
+    /// Writes that lost to an earlier one of the batch. They hear of it when that one is visible: a writer who reads
+    /// again and retries would otherwise read the same old state.
+    refused: Vec<(Reply, Option<Arc<Entry>>)>,
     /// What the batch's earlier writes did to a key; `None` is deleted.
     pending: HashMap<Arc<str>, Option<Arc<Entry>>>,
 }
@@ -118,6 +121,9 @@ impl<J: Journal> Writer<J> {
                     // The caller may have gone; its write stands.
                     let _ = reply.send(Ok(revision));
                 }
+                for (reply, current) in batch.refused {
+                    let _ = reply.send(Err(WriteError::Conflict { current }));
+                }
             }
             Err(error) => self.fail(error.to_string().into(), batch),
         }
@@ -141,6 +147,9 @@ impl<J: Journal> Writer<J> {
                 None => Err(WriteError::Unknown(reason)),
             });
         }
+        for (reply, _) in batch.refused {
+            let _ = reply.send(Err(WriteError::Unavailable(Arc::clone(&reason))));
+        }
     }
 
     /// Answers the writes that are not as expected and numbers the others.
@@ -160,7 +169,11 @@ impl<J: Journal> Writer<J> {
             };
             // Deleting what is absent would be a revision without a change.
             if !as_expected || (write.value.is_none() && current.is_none()) {
-                let _ = reply.send(Err(WriteError::Conflict { current }));
+                if batch.pending.contains_key(&write.key) {
+                    batch.refused.push((reply, current));
+                } else {
+                    let _ = reply.send(Err(WriteError::Conflict { current }));
+                }
                 continue;
             }
             revision += 1;

@@ -310,3 +310,28 @@ fn sound() -> std::path::PathBuf {
     });
     dir.path().join("store.redb")
 }
+
+#[tokio::test]
+async fn who_loses_a_race_reads_what_won() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = open(&dir);
+    let first = store
+        .write(put(A, Expect::Absent, "0"))
+        .await
+        .expect("written");
+    let racers = (1..=8).map(|n| {
+        let store = store.clone();
+        async move {
+            let outcome = store
+                .write(put(A, Expect::Unchanged(first), &n.to_string()))
+                .await;
+            (outcome.is_ok(), store.revision())
+        }
+    });
+    let outcomes = futures::future::join_all(racers).await;
+    assert_eq!(outcomes.iter().filter(|(won, _)| *won).count(), 1);
+    assert!(
+        outcomes.iter().all(|(_, revision)| *revision > first),
+        "{outcomes:?}"
+    );
+}

@@ -75,3 +75,20 @@ async fn nobody_grants_what_they_do_not_have() {
         201
     );
 }
+
+#[tokio::test]
+async fn an_aggregated_role_shows_its_rules() {
+    let api = Api::start().await;
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let made = api.check(&format!("GET {roles}"), "", "200").await;
+    let version = made["metadata"]["resourceVersion"]
+        .as_str()
+        .expect("a version");
+    let path =
+        format!("{roles}?watch=1&fieldSelector=metadata.name%3Dview&resourceVersion={version}");
+    let mut watch = api.watch(&path).await;
+    let role = r#"{"metadata":{"name":"more","labels":{"rbac.authorization.k8s.io/aggregate-to-view":"true"}},"rules":[{"apiGroups":["a.test"],"resources":["widgets"],"verbs":["get"]}]}"#;
+    api.create(roles, role).await;
+    let shown = |event: &serde_json::Value| event["object"]["rules"].to_string().contains("a.test");
+    while !shown(&watch.next().await.expect("the watch goes on")) {}
+}
