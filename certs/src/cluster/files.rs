@@ -99,8 +99,8 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<String>, ClusterPkiErr
     }
 }
 
-/// Whether a file must be on the disk before the next step. What can be made anew at the next start need not: some 20
-/// files are made at the first, and each wait for the disk takes milliseconds.
+/// Whether a file must be on the disk before the next step: only the CA's key. Its certificate is made again from it,
+/// everything else is made anew; each of the first start's 25 waits for the disk would take milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keep {
     ForGood,

@@ -74,7 +74,7 @@ pub(super) fn authority(
                 }
             };
             let cert_pem = self_signed(&key, now)?;
-            files::write(&paths.cert, &cert_pem, Keep::ForGood)?;
+            files::write(&paths.cert, &cert_pem, Keep::Renewable)?;
             (cert_pem, key)
         }
     };
@@ -107,7 +107,7 @@ pub(super) fn service_account_key(files: &Files) -> Result<(), ClusterPkiError> 
             .map_err(|why| ClusterPkiError::damaged(&path, why)),
         None => {
             let key = generate("service accounts")?;
-            files::write(&path, &key.serialize_pem(), Keep::ForGood)
+            files::write(&path, &key.serialize_pem(), Keep::Renewable)
         }
     }
 }
