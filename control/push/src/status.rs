@@ -57,7 +57,7 @@ struct Tracked {
     generation: u64,
     /// Every replica enforces it, and the object says so.
     settled: bool,
-    /// Events that were recorded, so that each is recorded once.
+    /// What Events say at present: each is recorded once while it lasts, and again when it comes back.
     told: BTreeSet<(String, String)>,
 }
 
@@ -153,7 +153,7 @@ impl Shared {
         };
         let mut all = lock(&self.tracked);
         if let Some(entry) = all.get_mut(subject) {
-            entry.told.extend(written.told);
+            entry.told = written.told;
             // A newer report has its own turn in the queue.
             if entry.generation == tracked.generation {
                 entry.settled = written.settled;

@@ -7,7 +7,11 @@ use super::{Shared, Tracked, Written};
 use crate::{
     EdgeAddress,
     compile::{IngressReport, Subject},
+    xds::replicas::Progress,
 };
+
+/// Reason of the Event that proves propagation.
+const PROGRAMMED: &str = "Programmed";
 
 impl Shared {
     pub(super) async fn write_ingress(
@@ -23,45 +27,55 @@ impl Shared {
         let progress = self
             .replicas
             .progress_of(&report.affects, tracked.generation, &self.table);
-        let mut written = Written::default();
-        let mut tell = |kind: EventKind, reason: &str, message: String| {
-            // Once for each version of the object: a message that comes back after a change is news.
-            let told = (
-                format!("{}/{}", report.meta.generation, reason),
-                message.clone(),
-            );
-            if !tracked.told.contains(&told) {
-                self.recorder
-                    .record(reference(subject, report), kind, reason, message);
-                written.told.insert(told);
-            }
-        };
+        let settled = progress.total > 0 && progress.enforced == progress.total;
+        let mut news: Vec<(&str, String)> = Vec::new();
         for problem in &report.problems {
-            tell(EventKind::Warning, problem.reason, problem.message.clone());
+            news.push((problem.reason, problem.message.clone()));
         }
         for (replica, reason) in &progress.refused {
-            tell(
-                EventKind::Warning,
+            news.push((
                 "Refused",
                 format!("{replica} keeps the last good configuration: {reason}"),
-            );
+            ));
         }
-        let settled = progress.total > 0 && progress.enforced == progress.total;
-        if settled {
-            let already = tracked
-                .told
-                .iter()
-                .any(|(of, _)| *of == format!("{}/Programmed", report.meta.generation));
-            if !already {
-                let message = format!(
-                    "enforced by {} of {} edge replicas",
-                    progress.enforced, progress.total
-                );
-                tell(EventKind::Normal, "Programmed", message);
+        let mut written = Written {
+            settled,
+            ..Written::default()
+        };
+        let version = report.meta.generation;
+        for (reason, message) in news {
+            let told = (format!("{version}/{reason}"), message);
+            if !tracked.told.contains(&told) {
+                self.tell(subject, report, EventKind::Warning, reason, told.1.clone());
             }
+            written.told.insert(told);
         }
-        written.settled = settled;
+        // How many replicas there were then is no news when it changes.
+        let programmed = (format!("{version}/{PROGRAMMED}"), String::new());
+        let already = tracked.told.contains(&programmed);
+        if settled && !already {
+            let Progress {
+                enforced, total, ..
+            } = progress;
+            let message = format!("enforced by {enforced} of {total} edge replicas");
+            self.tell(subject, report, EventKind::Normal, PROGRAMMED, message);
+        }
+        if settled || already {
+            written.told.insert(programmed);
+        }
         Ok(written)
+    }
+
+    fn tell(
+        &self,
+        subject: &Subject,
+        report: &IngressReport,
+        kind: EventKind,
+        reason: &str,
+        message: String,
+    ) {
+        self.recorder
+            .record(reference(subject, report), kind, reason, message);
     }
 
     /// An Ingress that went to another class must not point at our edge any more; one that is gone needs nothing.
