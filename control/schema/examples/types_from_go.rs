@@ -399,7 +399,7 @@ fn line_of(world: &World, field: &GoField, todo: &mut Vec<String>) -> Result<Str
     };
     let mut line = format!(" {name} {} {shape}", field.number);
     if pointer {
-        line.push_str(" *");
+        line.push_str(if field.omitempty { " *" } else { " *!" });
     } else if !field.inline && !field.omitzero && (is_struct || !field.omitempty) {
         line.push_str(" !");
     }

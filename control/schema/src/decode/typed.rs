@@ -77,7 +77,8 @@ impl Walk {
     fn field(&mut self, field: &'static Field, value: Value) -> Result<Value, String> {
         let len_before = self.step(field.name);
         self.fields.push(field.name);
-        let result = if value.is_null() && field.presence == Presence::Pointer {
+        let is_pointer = matches!(field.presence, Presence::Pointer | Presence::Nullable);
+        let result = if value.is_null() && is_pointer {
             Ok(Value::Null)
         } else {
             self.shape(&field.shape, value)
@@ -249,6 +250,7 @@ fn stored(field: &Field, slot: Option<Value>) -> Option<Value> {
             (field.presence != Presence::OmitEmpty || !is_empty(&value)).then_some(value)
         }
         _ if field.presence == Presence::Always => Some(zero_value(&field.shape)),
+        _ if field.presence == Presence::Nullable => Some(Value::Null),
         _ => None,
     }
 }
@@ -273,8 +275,8 @@ fn zero_value(shape: &Shape) -> Value {
         Shape::Object(inner) => {
             let mut map = Map::new();
             for field in inner.get().flat_fields() {
-                if field.presence == Presence::Always {
-                    map.insert(field.name.to_owned(), zero_value(&field.shape));
+                if let Some(value) = stored(field, None) {
+                    map.insert(field.name.to_owned(), value);
                 }
             }
             Value::Object(map)

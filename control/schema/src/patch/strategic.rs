@@ -43,44 +43,28 @@ fn merge_map(
         Some(other) => return Err(format!("unknown patch type found: {other}")),
     }
     retain_keys(&mut original, patch)?;
-    for (key, patch_value) in patch {
-        if key == PATCH || key == RETAIN_KEYS || key.starts_with(SET_ORDER) {
-            continue;
-        }
-        if let Some(list) = key.strip_prefix(DELETE_FROM) {
-            delete_scalars(&mut original, list, patch_value)?;
-            continue;
-        }
-        if patch_value.is_null() {
+    for (key, patch_value) in patch.iter().filter(|(key, _)| !is_directive(key)) {
+        let deletes = patch_value.get(PATCH).and_then(Value::as_str) == Some("delete");
+        if patch_value.is_null() || (deletes && !original.contains_key(key)) {
             original.shift_remove(key);
             continue;
         }
         let field = kind.and_then(|kind| kind.field(key));
         let order = patch.get(&format!("{SET_ORDER}{key}"));
-        let merged = match original.shift_remove_entry_index(key) {
-            Some((index, value)) => {
-                let merged = merge_value(Some(value), patch_value, field, order)?;
-                original.shift_insert(index, key.clone(), merged);
-                continue;
-            }
-            None => merge_value(None, patch_value, field, order)?,
-        };
-        original.insert(key.clone(), merged);
+        let place = original
+            .keys()
+            .position(|one| one == key)
+            .unwrap_or(original.len());
+        let merged = merge_value(original.shift_remove(key), patch_value, field, order)?;
+        original.shift_insert(place, key.clone(), merged);
+    }
+    for (key, gone) in patch {
+        if let Some(list) = key.strip_prefix(DELETE_FROM) {
+            delete_scalars(&mut original, list, gone)?;
+        }
     }
     order_untouched_lists(&mut original, patch, kind)?;
     Ok(original)
-}
-
-/// Takes an entry out, remembering where it was.
-trait ShiftRemoveIndex {
-    fn shift_remove_entry_index(&mut self, key: &str) -> Option<(usize, Value)>;
-}
-
-impl ShiftRemoveIndex for Map<String, Value> {
-    fn shift_remove_entry_index(&mut self, key: &str) -> Option<(usize, Value)> {
-        let index = self.keys().position(|one| one == key)?;
-        Some((index, self.shift_remove(key)?))
-    }
 }
 
 fn merge_value(
@@ -116,9 +100,10 @@ fn merge_list(
     let order = order.and_then(Value::as_array);
     match field.map_or(Merge::Replace, |field| field.merge) {
         Merge::Replace => Ok(patch.iter().map(strip).collect()),
+        Merge::Scalars if original.is_empty() => Ok(patch.to_vec()),
         Merge::Scalars => {
-            let mut merged = original.clone();
-            for item in patch {
+            let mut merged: Vec<Value> = Vec::new();
+            for item in original.iter().chain(patch) {
                 if !merged.contains(item) {
                     merged.push(item.clone());
                 }
@@ -306,17 +291,15 @@ fn strip(value: &Value) -> Value {
 }
 
 fn without_directives(fields: Map<String, Value>) -> Map<String, Value> {
-    let is_directive = |key: &str| {
-        key == PATCH
-            || key == RETAIN_KEYS
-            || key.starts_with(SET_ORDER)
-            || key.starts_with(DELETE_FROM)
-    };
     fields
         .into_iter()
         .filter(|(key, value)| !is_directive(key) && !value.is_null())
         .map(|(key, value)| (key, strip(&value)))
         .collect()
+}
+
+fn is_directive(key: &str) -> bool {
+    key == PATCH || key == RETAIN_KEYS || key.starts_with(SET_ORDER) || key.starts_with(DELETE_FROM)
 }
 
 fn object_type(field: &'static Field) -> Option<&'static Type> {

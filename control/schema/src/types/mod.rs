@@ -71,6 +71,8 @@ pub(crate) enum Shape {
 pub(crate) enum Presence {
     /// Left out when unset; a zero value is kept.
     Pointer,
+    /// Null when unset.
+    Nullable,
     /// Left out when zero or empty.
     OmitEmpty,
     /// Never left out.
@@ -197,6 +199,7 @@ fn read_field(line: &'static str, by_name: &HashMap<&'static str, TypeId>) -> Op
         match flag.split_once(':') {
             None => match flag {
                 "*" => field.presence = Presence::Pointer,
+                "*!" => field.presence = Presence::Nullable,
                 "!" => field.presence = Presence::Always,
                 "inline" => field.inline = true,
                 "merge" => field.merge = Merge::Scalars,
