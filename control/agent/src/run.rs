@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher;
-use kube::{Api, Client};
+use kube::Api;
 use meshgate_api::client::{Cache, Recorder};
 use meshgate_api::names;
 use tokio_util::sync::CancellationToken;
@@ -57,15 +56,9 @@ pub enum AgentError {
     /// The node's address is of no use.
     #[error("the node's address {0} is not an IPv4 address")]
     Address(IpAddr),
-    /// The kubeconfig cannot be used.
-    #[error("kubeconfig {}", path.display())]
-    Kubeconfig {
-        /// Where it is.
-        path: PathBuf,
-        /// What is wrong.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    /// The API server cannot be reached as the kubeconfig says.
+    #[error(transparent)]
+    Connect(#[from] meshgate_api::client::ConnectError),
     /// A folder cannot be used.
     #[error("folder {}", path.display())]
     Folder {
@@ -97,7 +90,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Ag
             source,
         })?;
     }
-    let client = client(&options).await?;
+    let client = meshgate_api::client::connect(&options.kubeconfig).await?;
     let cgroups = Cgroups::find(&options.cgroup_parent);
     let facts = Facts::read(
         &options.node_name,
@@ -186,17 +179,4 @@ fn node_facts(facts: &Facts, address: Ipv4Addr) -> NodeFacts {
         cpu_milli: i64::try_from(facts.cpus).unwrap_or(1) * 1000,
         memory_bytes: i64::try_from(facts.memory_bytes).unwrap_or(i64::MAX),
     }
-}
-
-async fn client(options: &Options) -> Result<Client, AgentError> {
-    let wrong = |source: Box<dyn std::error::Error + Send + Sync>| AgentError::Kubeconfig {
-        path: options.kubeconfig.clone(),
-        source,
-    };
-    let kubeconfig =
-        Kubeconfig::read_from(&options.kubeconfig).map_err(|error| wrong(Box::new(error)))?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .map_err(|error| wrong(Box::new(error)))?;
-    Client::try_from(config).map_err(|error| wrong(Box::new(error)))
 }

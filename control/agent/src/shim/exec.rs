@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 
 use super::files::{self, ShimConfig};
 use super::{ShimError, chain};
-use crate::sys::{BrokenPipe, on_broken_pipe};
 
 /// The command could not be run.
 pub(crate) const EXEC_FAILED: u8 = 126;
@@ -41,7 +40,7 @@ fn start(dir: &Path, command: &[String]) -> Result<Pid, ShimError> {
     let process = process(dir, command).map_err(ShimError::at("preparing the command"))?;
     let failed =
         |error: libcontainer::error::LibcontainerError| ShimError::Container(chain(&error));
-    on_broken_pipe(BrokenPipe::Ends).map_err(ShimError::at("resetting SIGPIPE"))?;
+    super::inherit(super::Inherited::ByPrograms)?;
     let result = ContainerBuilder::new(config.id.clone(), SyscallType::default())
         .with_root_path(dir.join(files::OCI_STATE))
         .map_err(failed)?

@@ -58,6 +58,10 @@ impl ShimError {
 pub fn main(args: &[String]) -> ExitCode {
     // The runtime's own log lines would end up in the container's: they come from its process before it is one.
     let _silent = tracing::subscriber::set_default(tracing::subscriber::NoSubscriber::default());
+    // Blocked signals are inherited from whoever started the agent, down to the container's program.
+    if nix::sys::signal::SigSet::empty().thread_set_mask().is_err() {
+        return ExitCode::FAILURE;
+    }
     match args {
         [verb, dir] if verb == "run" => run(Path::new(dir)),
         [verb, dir, timeout_ms, command @ ..] if verb == "exec" && !command.is_empty() => {
@@ -115,10 +119,31 @@ fn make(dir: &Path) -> Result<Made, ShimError> {
     rootfs::mount(dir, &config).map_err(ShimError::at("mounting the root file system"))?;
     let console = console::Console::open(&config).map_err(ShimError::at("opening the log"))?;
     let (console, ends) = console;
-    on_broken_pipe(BrokenPipe::Ends).map_err(ShimError::at("resetting SIGPIPE"))?;
+    inherit(Inherited::ByPrograms)?;
     let container = build(dir, &config, ends);
-    on_broken_pipe(BrokenPipe::IsAnError).map_err(ShimError::at("ignoring SIGPIPE"))?;
+    inherit(Inherited::FromAgent)?;
     Ok((config, container?, console))
+}
+
+/// What processes take over from the one that makes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Inherited {
+    /// As programs expect to find it.
+    ByPrograms,
+    /// As this binary lives.
+    FromAgent,
+}
+
+/// Sets what a container's first process will take over: what a broken pipe does, and whether memory comes in huge
+/// pages (off for our own processes, where they cost more than they give).
+fn inherit(what: Inherited) -> Result<(), ShimError> {
+    let pipe = match what {
+        Inherited::ByPrograms => BrokenPipe::Ends,
+        Inherited::FromAgent => BrokenPipe::IsAnError,
+    };
+    on_broken_pipe(pipe).map_err(ShimError::at("setting SIGPIPE"))?;
+    nix::sys::prctl::set_thp_disable(what == Inherited::FromAgent)
+        .map_err(|error| ShimError::at("setting huge pages")(error.into()))
 }
 
 fn build(
