@@ -217,6 +217,8 @@ fn content_length(value: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Feeds the text whole, and byte by byte: both must end the same way.
@@ -300,6 +302,49 @@ mod tests {
             Err("Transfer-Encoding in HTTP/1.0"),
         );
         check("\r\n\r\n\r\n\r\n", Err("empty lines instead of a request"));
+    }
+
+    /// Everything that may pass of these bytes, and the fault if there is one.
+    fn passed(text: &[u8], sizes: &[usize]) -> (usize, Option<Fault>) {
+        let mut framer = Framer::default();
+        let mut rest = text;
+        let mut total = 0;
+        let mut sizes = sizes.iter().cycle();
+        while !rest.is_empty() {
+            let size = sizes.next().map_or(1, |size| size + 1).min(rest.len());
+            let (taken, then) = framer.feed(&rest[..size]);
+            total += taken;
+            match then {
+                Then::Fault(fault) => return (total, Some(fault)),
+                Then::Hold => framer.answered(false),
+                Then::More => {}
+            }
+            rest = &rest[taken..];
+        }
+        (total, None)
+    }
+
+    proptest! {
+        /// Any bytes: no panic. Where reads end makes no difference to the verdict, and whatever is refused was never
+        /// passed on when it came in one read.
+        #[test]
+        fn reads_may_end_anywhere(
+            parts in prop::collection::vec(prop_oneof![
+                Just("GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+                Just("POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello"),
+                Just("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"),
+                Just("GET / HTTP/1.1\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
+                Just("Content-Length: 3\r\n"), Just("3;a=b\r\nabc\r\n"), Just("0\r\n\r\n"),
+                Just("\r\n"), Just("\n"), Just("\r"), Just("\0"), Just("x"), Just(" "), Just(":"),
+            ], 0..12),
+            sizes in prop::collection::vec(0_usize..9, 1..5),
+        ) {
+            let text = parts.concat();
+            let (whole, fault) = passed(text.as_bytes(), &[text.len()]);
+            let (split, other) = passed(text.as_bytes(), &sizes);
+            prop_assert_eq!(fault, other, "{:?}", text);
+            prop_assert!(split >= whole);
+        }
     }
 
     #[test]

@@ -143,6 +143,8 @@ fn hex(digit: u8) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::{BadPath, normalise};
 
     fn check(path: &str, expected: Result<&str, BadPath>) {
@@ -182,6 +184,20 @@ mod tests {
         check("/%c3%a4", Ok("/%C3%A4"));
         check("/.hidden/..x", Ok("/.hidden/..x"));
         check("/a;v=1/b", Ok("/a;v=1/b"));
+    }
+
+    proptest! {
+        /// Whatever comes in: no panic, one form, nothing left that another reader would resolve.
+        #[test]
+        fn any_path_is_refused_or_normal(path in "(/|%2[eEfF]|%5[cC]|%25|[.;a%\\\\?#\u{0}-\u{ff}])*") {
+            if let Ok(normal) = normalise(&path) {
+                let again = normalise(&normal);
+                prop_assert_eq!(again.as_deref(), Ok(&*normal));
+                prop_assert!(normal.starts_with('/') && normal.is_ascii());
+                prop_assert!(!normal.contains("//") && !normal.contains('\\') && !normal.contains("%00"));
+                prop_assert!(!normal.split('/').any(|element| matches!(element, "." | "..")));
+            }
+        }
     }
 
     #[test]
