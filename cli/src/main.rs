@@ -27,6 +27,9 @@ use clap::{CommandFactory, Parser};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // The allocator asks for huge pages: every touched corner of the heap would count for 2 MiB, ten times what a small
+    // component uses. Failing costs memory, nothing else. Inherited: the shim takes it back for the pods' processes.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     let cli = Cli::parse();
     log(&cli.command);
     if rustls::crypto::aws_lc_rs::default_provider()

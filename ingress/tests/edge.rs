@@ -262,8 +262,8 @@ async fn routes_follow_the_configuration_and_outlive_the_control_plane() {
     .await;
     for series in [
         "identity_cert_expiration_timestamp_seconds",
-        "push_resources_refused_total 1",
-        "push_generation",
+        "meshgate_push_resources_refused_total 1",
+        "meshgate_push_generation",
     ] {
         assert!(
             metrics.body.contains(series),

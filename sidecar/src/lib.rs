@@ -50,6 +50,7 @@ const WORKERS: usize = 1;
 
 /// Runs the sidecar until `shutdown`, then drains it.
 pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), SidecarError> {
+    privileges::use_small_pages();
     let sockets = Sockets::open(&options)?;
     intercept(&options, &sockets.outbound).await?;
     let own_traffic = privileges::drop_root().map_err(SidecarError::Privileges)?;
