@@ -152,17 +152,16 @@ fn start_up(plan: &Plan, ports: Ports, out: &mut impl std::io::Write) -> anyhow:
         first_again.push(times.first_answer.as_secs_f64());
         ready_again.push(times.ready.as_secs_f64());
     }
-    writeln!(
-        out,
-        "start-up                               median s (range)"
-    )?;
-    writeln!(out, "  up --demo to the first 200           {first}")?;
-    writeln!(out, "  up --demo to everything ready        {ready}")?;
-    writeln!(out, "  the same with the data of before: 200 {first_again}")?;
-    writeln!(
-        out,
-        "  … everything ready                   {ready_again}\n"
-    )?;
+    writeln!(out, "{:<39}{:>20}", "start-up", "seconds")?;
+    for (name, series) in [
+        ("up --demo to the first 200", first),
+        ("up --demo to everything ready", ready),
+        ("with data of before: first 200", first_again),
+        ("with data of before: everything ready", ready_again),
+    ] {
+        writeln!(out, "  {name:<37}{series:>20}")?;
+    }
+    writeln!(out)?;
     Ok(())
 }
 
