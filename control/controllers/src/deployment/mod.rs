@@ -4,6 +4,8 @@ mod plan;
 mod revision;
 mod rollout;
 mod scale;
+#[cfg(test)]
+mod simulation;
 mod status;
 
 use std::sync::Arc;

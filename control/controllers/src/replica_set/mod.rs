@@ -1,6 +1,6 @@
 //! ReplicaSet: so many pods of a template, no more and no less.
 
-mod plan;
+pub(crate) mod plan;
 
 use std::collections::HashMap;
 use std::sync::Arc;
