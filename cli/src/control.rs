@@ -82,7 +82,7 @@ async fn whole(
 
 /// Below a supervisor the certificates are there. By hand, the first start makes them.
 fn pki(args: &ControlArgs, data_dir: &Path) -> anyhow::Result<ClusterPki> {
-    if args.ready_fd.is_some() {
+    if args.api_fd.is_some() {
         return ClusterPki::open(data_dir).context("the cluster's certificates");
     }
     std::fs::create_dir_all(data_dir)

@@ -392,7 +392,7 @@ fn a_global_limit_is_exact_over_replicas() {
         "get",
         "pods",
         "-l",
-        "app=edge",
+        "app.kubernetes.io/name=edge",
         "-o",
         "name",
     ]);

@@ -27,6 +27,10 @@ pub(super) fn take_data_dir(cluster: &Cluster, fresh: bool) -> anyhow::Result<Lo
 }
 
 fn make_private(dir: &Path) -> anyhow::Result<()> {
+    if let Some(above) = dir.parent() {
+        std::fs::create_dir_all(above)
+            .with_context(|| format!("cannot make the folder {}", above.display()))?;
+    }
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -83,7 +83,11 @@ impl RetryOn {
                 "RefusedStream" => on.refused_stream = true,
                 "ResetBeforeResponse" => on.reset_before_response = true,
                 "PerTryTimeout" => on.per_try_timeout = true,
-                "GatewayError" => on.statuses.extend([502, 503, 504]),
+                // A try that takes too long is a gateway's own 504.
+                "GatewayError" => {
+                    on.statuses.extend([502, 503, 504]);
+                    on.per_try_timeout = true;
+                }
                 "Retriable4xx" => on.statuses.push(409),
                 status => match status.parse() {
                     Ok(status @ 400..=599) => on.statuses.push(status),
@@ -210,6 +214,7 @@ mod tests {
         check(&["GatewayError"], 1, Status(504), Unknown, true);
         check(&["503"], 1, Status(500), Unknown, false);
         check(&["PerTryTimeout"], 1, PerTryTimeout, Unknown, true);
+        check(&["GatewayError"], 1, PerTryTimeout, Unknown, true);
         assert!(RetryOn::parse(["Sometimes"]).is_err());
         assert!(RetryOn::parse(["200"]).is_err());
     }
