@@ -8,6 +8,8 @@ use meshgate_tests::{Cluster, run, text, until};
 
 /// Requests that may fail while the edge itself is dead: those it had in hand, one a connection.
 const IN_HAND: usize = 8;
+/// The shop has one frontend: without its sidecar it is not reached until there is a new one.
+const UNTIL_HEALED: usize = usize::MAX;
 
 fn kill(pid: i32) {
     let output = run(Command::new("kill").args(["-9", &pid.to_string()]));
@@ -29,7 +31,7 @@ fn killed_components_heal() {
         ("control", 0),
         ("agent", 0),
         ("edge", IN_HAND),
-        ("sidecar/shop/frontend", IN_HAND),
+        ("sidecar/shop/frontend", UNTIL_HEALED),
     ] {
         let objects = c
             .kubectl(&["get", "all", "-A", "-o", "name"])
@@ -65,13 +67,7 @@ fn killed_components_heal() {
             .filter(|a| a.at > killed + Duration::from_secs(5))
             .count();
         assert_eq!(late, 0, "{component}: requests fail after 5 s: {failed:?}");
-        assert!(failed.len() <= allowed + 50, "{component}: {failed:?}");
-        if allowed == 0 {
-            assert!(
-                failed.is_empty(),
-                "{component}: traffic does not need it: {failed:?}"
-            );
-        }
+        assert!(failed.len() <= allowed, "{component}: {failed:?}");
         assert_eq!(
             c.kubectl(&["get", "all", "-A", "-o", "name"])
                 .lines()
