@@ -30,7 +30,7 @@ pub use custom as crd;
 pub use decode::{Decoded, FieldValidation, Media};
 pub use failure::Failure;
 pub use field_error::{FieldError, FieldErrorKind};
-pub use patch::PatchType;
+pub use patch::{PatchProblem, PatchType, apply_json_patch};
 pub use registry::{
     Aggregated, AggregatedVersion, DiscoveryScope, Kind, Registry, ScalePaths, Subresource,
 };

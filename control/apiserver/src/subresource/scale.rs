@@ -1,6 +1,6 @@
 //! Scale: the replicas of an object, without the rest of it.
 
-use meshgate_schema::{Decoded, Failure, FieldValidation, Media, PatchType};
+use meshgate_schema::{Decoded, Failure, FieldValidation, Media, PatchType, apply_json_patch};
 use serde_json::Value;
 
 use crate::http::options::WriteOptions;
@@ -47,14 +47,8 @@ pub(crate) async fn patch(call: &Call, patch: &[u8], content_type: &str) -> Resu
         match patch_type {
             // A Scale has no lists, so a strategic merge is a plain one.
             PatchType::Merge | PatchType::Strategic => json_patch::merge(&mut scale, &patch),
-            PatchType::Json => {
-                let steps: json_patch::Patch =
-                    serde_json::from_value(patch.clone()).map_err(|error| {
-                        Failure::bad_request(format!("error decoding patch: {error}"))
-                    })?;
-                json_patch::patch(&mut scale, &steps)
-                    .map_err(|error| Failure::new(422, "Invalid", error.to_string()))?;
-            }
+            PatchType::Json => apply_json_patch(&mut scale, &patch)
+                .map_err(|error| Failure::new(422, "Invalid", error.to_string()))?,
         }
         let scale = decode(
             call,

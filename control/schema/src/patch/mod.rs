@@ -1,6 +1,7 @@
 //! PATCH bodies: JSON patch (RFC 6902), merge patch (RFC 7386) and strategic merge patch.
 
 mod go_format;
+mod operations;
 mod strategic;
 
 use serde_json::Value;
@@ -10,8 +11,8 @@ use crate::registry::{Kind, Registry, Rules};
 use crate::types::by_name;
 use crate::{Failure, FieldError};
 
-/// A JSON patch with more operations is refused: each may copy large parts of the object.
-const OPERATIONS_MAX: usize = 10_000;
+pub use operations::{PatchProblem, apply_json_patch};
+
 /// A patched object that grows beyond this is refused before it is decoded. In bytes of JSON; the limit of a request.
 const PATCHED_BYTES_MAX: usize = 3 * 1024 * 1024;
 
@@ -132,22 +133,22 @@ fn require_object(patch: &Value) -> Result<(), Failure> {
 }
 
 fn apply_operations(object: &mut Value, patch: &Value) -> Result<(), Failure> {
-    if let Some(operations) = patch.as_array().filter(|list| list.len() > OPERATIONS_MAX) {
-        return Err(Failure::too_large(format!(
-            "The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {}",
-            operations.len()
-        )));
-    }
-    let operations: json_patch::Patch = serde_json::from_value(patch.clone())
-        .map_err(|problem| Failure::bad_request(format!("error decoding patch: {problem}")))?;
-    json_patch::patch(object, &operations).map_err(|problem| {
-        let mut failure = Failure::new(
-            422,
-            "Invalid",
-            format!("the server rejected our request due to an error in our request: {problem}"),
-        );
-        failure.details = Some(serde_json::json!({}));
-        failure
+    apply_json_patch(object, patch).map_err(|problem| match problem {
+        PatchProblem::Malformed(problem) => {
+            Failure::bad_request(format!("error decoding patch: {problem}"))
+        }
+        PatchProblem::TooLarge(problem) => Failure::too_large(problem),
+        PatchProblem::Refused { .. } => {
+            let mut failure = Failure::new(
+                422,
+                "Invalid",
+                format!(
+                    "the server rejected our request due to an error in our request: {problem}"
+                ),
+            );
+            failure.details = Some(serde_json::json!({}));
+            failure
+        }
     })
 }
 

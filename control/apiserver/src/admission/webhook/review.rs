@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use meshgate_schema::Failure;
+use meshgate_schema::{Failure, apply_json_patch};
 use serde_json::{Map, Value, json};
 
 use crate::admission::Operation;
@@ -155,10 +155,10 @@ fn apply(object: &Value, patch: &str) -> Result<Value, String> {
     let patch = STANDARD
         .decode(patch)
         .map_err(|error| format!("response.patch is no base64: {error}"))?;
-    let patch: json_patch::Patch = serde_json::from_slice(&patch)
+    let patch: Value = serde_json::from_slice(&patch)
         .map_err(|error| format!("response.patch is no JSON patch: {error}"))?;
     let mut patched = object.clone();
-    json_patch::patch(&mut patched, &patch)
+    apply_json_patch(&mut patched, &patch)
         .map_err(|error| format!("response.patch does not apply: {error}"))?;
     Ok(patched)
 }
