@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
-use kube::runtime::watcher;
 use kube::Api;
+use kube::runtime::watcher;
 use meshgate_api::client::{Cache, Recorder};
 use meshgate_api::names;
 use tokio_util::sync::CancellationToken;
