@@ -267,9 +267,14 @@ impl Bucket {
             });
         }
         match self.none_until {
-            Some(until) if now < until => Take::Refused(Refusal {
-                retry_after: until.since(now),
-            }),
+            Some(until) if now < until => {
+                // What this replica used comes back in time, whatever the owner still has to hear about.
+                let own = self.window.uses(rate).next();
+                let back = own.map_or(until, |(used, _)| until.min(used + rate.per));
+                Take::Refused(Refusal {
+                    retry_after: back.since(now).max(Duration::from_millis(1)),
+                })
+            }
             _ if patient => {
                 self.none_until = None;
                 self.waiting += 1;

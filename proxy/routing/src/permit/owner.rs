@@ -133,7 +133,7 @@ impl QuotaOwner {
         );
         let answered = grants.iter().any(|(to, _)| to == replica);
         if demand.want > 0 && !answered {
-            let wait = bucket.next_free(&owned.terms, now).since(now);
+            let wait = bucket.expected(&owned.terms, now).since(now);
             grants.push((
                 replica.clone(),
                 Grant {
@@ -348,26 +348,38 @@ impl Bucket {
         in_window.min(credit / cost(rate, 1))
     }
 
+    /// When a replica that got nothing may expect something. Leases that nobody reported yet were probably used.
+    fn expected(&self, terms: &QuotaTerms, now: Time) -> Time {
+        let rate = &terms.rate;
+        let unused = self.claims.iter().all(|claim| claim.used.held() == 0);
+        match unused && rate.burst == 0 {
+            true => now + rate.per,
+            false => self.next_free_use(rate, now),
+        }
+    }
+
     /// When the next token may come back.
     fn next_free(&self, terms: &QuotaTerms, now: Time) -> Time {
-        let rate = &terms.rate;
-        let plain = without_burst(rate);
-        let used = self
-            .claims
-            .iter()
-            .filter_map(|claim| claim.used.uses(&plain).next())
-            .map(|(at, _)| at + rate.per)
-            .min();
         let leased = self
             .claims
             .iter()
             .filter_map(|claim| claim.leased.front())
             .map(|(void, _)| *void)
             .min();
-        let mut next = match (used, leased) {
-            (Some(used), Some(leased)) => used.min(leased),
-            (one, other) => one.or(other).unwrap_or(now + rate.per),
-        };
+        let used = self.next_free_use(&terms.rate, now);
+        leased.map_or(used, |void| used.min(void)).max(now)
+    }
+
+    /// When the oldest use leaves the window, and the burst's debt allows one more.
+    fn next_free_use(&self, rate: &Rate, now: Time) -> Time {
+        let plain = without_burst(rate);
+        let mut next = self
+            .claims
+            .iter()
+            .filter_map(|claim| claim.used.uses(&plain).next())
+            .map(|(at, _)| at + rate.per)
+            .min()
+            .unwrap_or(now + rate.per);
         if rate.burst > 0 {
             let allowed = cost(rate, rate.capacity()).saturating_sub(cost(rate, 1));
             next = next.max(Time::from_nanos(self.debt_until.saturating_sub(allowed)));
