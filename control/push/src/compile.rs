@@ -132,12 +132,11 @@ impl Compiler {
         }
     }
 
-    /// Applies a batch of changes.
-    pub(crate) fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> Update {
+    /// Takes over changes and marks what depends on them.
+    pub(crate) fn absorb(&mut self, changes: impl IntoIterator<Item = Change>) {
         for change in changes {
             self.take(change);
         }
-        self.compile()
     }
 
     /// How many replicas share a global limit from now on.
@@ -157,7 +156,8 @@ impl Compiler {
             .all(|name| self.objects.secrets.contains_key(name))
     }
 
-    fn compile(&mut self) -> Update {
+    /// Compiles what is marked.
+    pub(crate) fn compile(&mut self) -> Update {
         let mut update = Update::default();
         // Hosts may mark reports, which come later in the order: so one by one from the front.
         while let Some(unit) = self.dirty.pop_first() {

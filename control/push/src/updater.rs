@@ -48,13 +48,14 @@ impl Updater {
                     unlisted.remove(kind);
                 }
             }
+            let started = Instant::now();
+            let count = waiting.len();
+            self.compiler.absorb(waiting.drain(..));
             // Half a list would say of what it does not name yet that it does not exist.
             if !unlisted.is_empty() {
                 continue;
             }
-            let started = Instant::now();
-            let count = waiting.len();
-            let mut update = self.compiler.apply(waiting.drain(..));
+            let mut update = self.compiler.compile();
             let replicas = *edges.borrow_and_update();
             update.merge(self.compiler.set_edge_replicas(replicas));
             // The owner knows a limit before any proxy does.

@@ -63,7 +63,8 @@ impl World {
     }
 
     pub(super) fn changes(&mut self, changes: Vec<Change>) -> usize {
-        let update = self.compiler.apply(changes);
+        self.compiler.absorb(changes);
+        let update = self.compiler.compile();
         self.take(update)
     }
 

@@ -66,7 +66,7 @@ fn is_programmed(report: &PolicyReport) -> bool {
         .all(|condition| condition["observedGeneration"] == report.meta.generation);
     let programmed =
         |condition: &&Value| condition["type"] == "Programmed" && condition["status"] == "True";
-    current && conditions.iter().any(|condition| programmed(condition))
+    current && conditions.iter().any(programmed)
 }
 
 /// As Kubernetes writes times: to the second.

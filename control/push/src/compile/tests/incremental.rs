@@ -231,10 +231,12 @@ fn unrelated_routes_are_not_compiled() {
         world.apply(&ingress(name));
     }
     let service = "kind: Service\nmetadata: {name: s7}\nspec: {ports: [{port: 80}]}";
-    let update = world.compiler.apply(objects(service));
+    world.compiler.absorb(objects(service));
+    let update = world.compiler.compile();
     // The Service and the one host that names it.
     assert_eq!(update.resources.len(), 2);
     assert_eq!(update.reports.len(), 1);
-    let update = world.compiler.apply(objects(service));
+    world.compiler.absorb(objects(service));
+    let update = world.compiler.compile();
     assert!(update.resources.is_empty(), "nothing changed");
 }
