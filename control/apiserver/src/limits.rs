@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const READS_MAX: usize = 400;
 /// Requests that write, at a time.
 const WRITES_MAX: usize = 200;
-/// Tokens, subjects and the like are small: what waits longer than this is better tried again elsewhere.
+/// Seconds after which a refused client is asked to try again.
 const RETRY_AFTER_S: u32 = 1;
 
 /// Lets requests in, or says "later".
@@ -41,5 +41,26 @@ impl Gate {
             READS_MAX - self.reads.available_permits(),
             WRITES_MAX - self.writes.available_permits(),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_one_is_refused_until_one_leaves() {
+        let gate = Gate::new();
+        let mut inside: Vec<_> = (0..WRITES_MAX).map(|_| gate.enter(true)).collect();
+        assert!(inside.iter().all(Result::is_ok));
+        assert_eq!(gate.in_flight(), (0, WRITES_MAX));
+        let refused = gate.enter(true).map(|_| ());
+        assert_eq!(refused.map_err(|failure| failure.code), Err(429));
+        assert!(
+            gate.enter(false).is_ok(),
+            "readers have places of their own"
+        );
+        inside.pop();
+        assert!(gate.enter(true).is_ok());
     }
 }

@@ -28,7 +28,7 @@ impl Auth {
     /// The user of a request, after impersonation.
     pub fn authenticate(&self, request: &Request<'_>, now: Timestamp) -> Result<User, Denied> {
         let user = self.sender(request, now)?;
-        match Impersonated::of(request.headers)? {
+        match impersonated(request.headers)? {
             None => Ok(user),
             Some(wanted) => self.impersonate(&user, wanted),
         }
@@ -51,7 +51,7 @@ impl Auth {
         Err(Denied::Unauthorized("no credentials".to_owned()))
     }
 
-    fn impersonate(&self, user: &User, wanted: Impersonated) -> Result<User, Denied> {
+    fn impersonate(&self, user: &User, mut wanted: User) -> Result<User, Denied> {
         let may = |group, resource, subresource: &str, namespace: &str, name: &str| {
             self.authorize(
                 user,
@@ -65,35 +65,33 @@ impl Auth {
                 },
             )
         };
-        let account = service_account_of(&wanted.user.name);
+        let account = service_account_of(&wanted.name);
         match account {
             Some((namespace, name)) => may("", "serviceaccounts", "", namespace, name)?,
-            None => may("", "users", "", "", &wanted.user.name)?,
+            None => may("", "users", "", "", &wanted.name)?,
         }
-        for group in &wanted.user.groups {
+        let default_groups = account.map(|(namespace, _)| service_account_groups(namespace));
+        for group in &wanted.groups {
             may("", "groups", "", "", group)?;
         }
-        if !wanted.user.uid.is_empty() {
-            may("authentication.k8s.io", "uids", "", "", &wanted.user.uid)?;
+        if !wanted.uid.is_empty() {
+            may("authentication.k8s.io", "uids", "", "", &wanted.uid)?;
         }
-        for (key, values) in &wanted.user.extra {
+        for (key, values) in &wanted.extra {
             for value in values {
                 may("authentication.k8s.io", "userextras", key, "", value)?;
             }
         }
-        let mut impersonated = wanted.user.clone();
-        if impersonated.groups.is_empty()
-            && let Some((namespace, _)) = account
-        {
-            impersonated.groups = service_account_groups(namespace);
+        if wanted.groups.is_empty() {
+            wanted.groups = default_groups.unwrap_or_default();
         }
-        if impersonated.name == ANONYMOUS {
-            if !impersonated.in_group(UNAUTHENTICATED) {
-                impersonated.groups.push(UNAUTHENTICATED.to_owned());
+        if wanted.name == ANONYMOUS {
+            if !wanted.in_group(UNAUTHENTICATED) {
+                wanted.groups.push(UNAUTHENTICATED.to_owned());
             }
-            return Ok(impersonated);
+            return Ok(wanted);
         }
-        Ok(impersonated.authenticated())
+        Ok(wanted.authenticated())
     }
 }
 
@@ -137,44 +135,38 @@ fn bearer(headers: &HeaderMap) -> Result<Option<String>, Denied> {
         .ok_or_else(|| bad("the WebSocket protocol holds no bearer token"))
 }
 
-/// Whom the `Impersonate-*` headers name.
-struct Impersonated {
-    user: User,
-}
-
-impl Impersonated {
-    fn of(headers: &HeaderMap) -> Result<Option<Self>, Denied> {
-        let refused = |why: &str| Denied::Forbidden(format!("impersonation: {why}"));
-        let text = |value: &http::HeaderValue| {
-            let text = value.to_str().map(str::to_owned);
-            text.map_err(|_| refused("a header is not text"))
+/// Whom the `Impersonate-*` headers name, if there are any.
+fn impersonated(headers: &HeaderMap) -> Result<Option<User>, Denied> {
+    let refused = |why: &str| Denied::Forbidden(format!("impersonation: {why}"));
+    let text = |value: &http::HeaderValue| {
+        let text = value.to_str().map(str::to_owned);
+        text.map_err(|_| refused("a header is not text"))
+    };
+    let mut user = User::default();
+    let mut count = 0;
+    for (name, value) in headers {
+        let Some(part) = name.as_str().strip_prefix("impersonate-") else {
+            continue;
         };
-        let mut user = User::default();
-        let mut count = 0;
-        for (name, value) in headers {
-            let Some(part) = name.as_str().strip_prefix("impersonate-") else {
-                continue;
-            };
-            count += 1;
-            match part {
-                "user" if user.name.is_empty() => user.name = text(value)?,
-                "user" => return Err(refused("more than one user")),
-                "uid" => user.uid = text(value)?,
-                "group" => user.groups.push(text(value)?),
-                _ => {
-                    let key = part.strip_prefix("extra-");
-                    let key = key.ok_or_else(|| refused("an unknown header"))?;
-                    let values = user.extra.entry(unescape(key)).or_default();
-                    values.push(text(value)?);
-                }
+        count += 1;
+        match part {
+            "user" if user.name.is_empty() => user.name = text(value)?,
+            "user" => return Err(refused("more than one user")),
+            "uid" => user.uid = text(value)?,
+            "group" => user.groups.push(text(value)?),
+            _ => {
+                let key = part.strip_prefix("extra-");
+                let key = key.ok_or_else(|| refused("an unknown header"))?;
+                let values = user.extra.entry(unescape(key)).or_default();
+                values.push(text(value)?);
             }
         }
-        match (count, user.name.is_empty()) {
-            (0, _) => Ok(None),
-            (_, true) => Err(refused("a user must be named")),
-            (IMPERSONATED_MAX.., _) => Err(refused("too many headers")),
-            _ => Ok(Some(Self { user })),
-        }
+    }
+    match (count, user.name.is_empty()) {
+        (0, _) => Ok(None),
+        (_, true) => Err(refused("a user must be named")),
+        (IMPERSONATED_MAX.., _) => Err(refused("too many headers")),
+        _ => Ok(Some(user)),
     }
 }
 

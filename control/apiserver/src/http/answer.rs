@@ -126,10 +126,13 @@ pub(crate) fn no_such_page() -> Response<Body> {
     text(404, "404 page not found\n")
 }
 
+/// Warning headers of an answer: some clients read no more than a hundred headers in all.
+const WARNINGS_MAX: usize = 50;
+
 /// Adds `Warning: 299` headers; each text once, and not more than fits.
 pub(crate) fn warn(response: &mut Response<Body>, warnings: &[String]) {
     let mut bytes = 0;
-    for (at, warning) in warnings.iter().enumerate() {
+    for (at, warning) in warnings.iter().enumerate().take(WARNINGS_MAX) {
         if warnings[..at].contains(warning) {
             continue;
         }

@@ -30,7 +30,15 @@ pub(crate) fn parse_json(text: &[u8]) -> Result<Parsed, String> {
     })
 }
 
+/// Opening brackets that may be waiting for their end. The YAML parser's time grows with the square of the nesting, so
+/// what the recursion limit would refuse later is refused before: 3 MB of `[` would keep it busy for an hour. Brackets
+/// inside of strings count too, which is of no matter at this size.
+const YAML_BRACKETS_MAX: usize = 1024;
+
 pub(crate) fn parse_yaml(text: &[u8]) -> Result<Parsed, String> {
+    if open_brackets_max(text) > YAML_BRACKETS_MAX {
+        return Err("recursion limit exceeded".into());
+    }
     let notes = Notes::default();
     let deserializer = serde_norway::Deserializer::from_slice(text);
     let value = Seed { notes: &notes }
@@ -40,6 +48,22 @@ pub(crate) fn parse_yaml(text: &[u8]) -> Result<Parsed, String> {
         value,
         duplicates: notes.duplicates.into_inner(),
     })
+}
+
+fn open_brackets_max(text: &[u8]) -> usize {
+    let mut open = 0_usize;
+    let mut most = 0;
+    for byte in text {
+        match byte {
+            b'[' | b'{' => {
+                open += 1;
+                most = most.max(open);
+            }
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+    }
+    most
 }
 
 #[derive(Default)]
