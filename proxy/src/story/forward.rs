@@ -85,12 +85,13 @@ async fn attempts(
         let picked = pick(route, &tried)?;
         tried.push(picked.index);
         exchange.attempt(picked.endpoint.address(), &picked.endpoint.spec().pod);
-        let outcome = one(connection, route, request, body, &picked, &place).await;
+        let wire = wire_to(&picked, route, request);
+        let outcome = one(connection, route, request, body, (&picked, wire), &place).await;
         if let Some(too_large) = replay.as_ref().and_then(Replay::client_failed) {
             return Err(client_failed(too_large));
         }
         report(connection, route, &picked, &outcome);
-        let (kind, safety) = match retry_of(&outcome) {
+        let (kind, safety) = match retry_of(&outcome, wire) {
             Retry::Never => return outcome,
             Retry::Perhaps(kind, safety) => (kind, safety),
         };
@@ -137,20 +138,24 @@ fn pick(route: &Route, tried: &[usize]) -> Result<Picked, Failure> {
     })
 }
 
+/// How the endpoint is spoken with.
+fn wire_to(picked: &Picked, route: &Route, request: &Request) -> Wire {
+    match (&picked.endpoint.spec().identity, route.http2) {
+        (Some(_), _) => Wire::Mesh,
+        (None, true) if request.upgrade.is_none() => Wire::Http2,
+        (None, _) => Wire::Http1,
+    }
+}
+
 /// One attempt, within its time.
 async fn one(
     connection: &Connection,
     route: &Route,
     request: &Request,
     body: RequestBody,
-    picked: &Picked,
+    (picked, wire): (&Picked, Wire),
     place: &Arc<Pass>,
 ) -> Result<Upgraded, Failure> {
-    let wire = match (&picked.endpoint.spec().identity, route.http2) {
-        (Some(_), _) => Wire::Mesh,
-        (None, true) if request.upgrade.is_none() => Wire::Http2,
-        (None, _) => Wire::Http1,
-    };
     let dialer = Dialer {
         connection,
         service: &route.service,
@@ -172,8 +177,12 @@ async fn one(
 }
 
 /// Whether an outcome asks for another attempt.
-fn retry_of(outcome: &Result<Upgraded, Failure>) -> Retry {
+fn retry_of(outcome: &Result<Upgraded, Failure>, wire: Wire) -> Retry {
     match outcome {
+        // A pod that ends loses its application before its proxy: the request is as good as never sent.
+        Ok(Upgraded::No(response)) if wire == Wire::Mesh && never_arrived(response) => {
+            Retry::Perhaps(FailureKind::Connect, Safety::Unprocessed)
+        }
         Ok(Upgraded::No(response)) if response.status.as_u16() >= 400 => Retry::Perhaps(
             FailureKind::Status(response.status.as_u16()),
             Safety::Unknown,
@@ -181,6 +190,14 @@ fn retry_of(outcome: &Result<Upgraded, Failure>) -> Retry {
         Ok(_) => Retry::Never,
         Err(failure) => failure.retry,
     }
+}
+
+/// The proxy beside the endpoint says that it could not reach the application.
+fn never_arrived(response: &Response) -> bool {
+    let reason = response.headers.get("meshgate-reason");
+    let unreached = Reason::UpstreamConnect.as_str().as_bytes();
+    response.status == Reason::UpstreamConnect.status()
+        && reason.is_some_and(|reason| reason.as_bytes().starts_with(unreached))
 }
 
 /// Tells the breaker. Its own limits and the client's faults say nothing about an endpoint.
