@@ -93,12 +93,15 @@ impl Controller {
             .checked_sub(silent)
             .filter(|left| !left.is_zero());
         let now = Timestamp::now();
-        if left.is_none() {
-            self.declare_lost(key, &node, now).await?;
+        let mut version = node.metadata.resource_version.clone();
+        if left.is_none()
+            && let Some(written) = self.declare_lost(key, &node, now).await?
+        {
+            version = Some(written);
         }
         if let Some(taints) = health::taints(&node, left.is_none(), now) {
             let patch = json!({
-                "metadata": {"resourceVersion": node.metadata.resource_version}, "spec": {"taints": taints},
+                "metadata": {"resourceVersion": version}, "spec": {"taints": taints},
             });
             self.patch(key, &patch).await?;
         }
@@ -126,28 +129,30 @@ impl Controller {
         entry.clone()
     }
 
+    /// Says in its conditions that the node is lost, unless they do; the node's version after that.
     async fn declare_lost(
         &self,
         key: &Key,
         node: &Node,
         now: Timestamp,
-    ) -> Result<(), kube::Error> {
+    ) -> Result<Option<String>, kube::Error> {
         let Some(conditions) = health::lost(node, now) else {
-            return Ok(());
+            return Ok(None);
         };
         let api = Api::<Node>::all(self.context.client.clone());
         let patch = json!({"status": {"conditions": conditions}});
-        api.patch_status(
-            &key.name,
-            &PatchParams::default(),
-            &Patch::Strategic(&patch),
-        )
-        .await?;
+        let written = api
+            .patch_status(
+                &key.name,
+                &PatchParams::default(),
+                &Patch::Strategic(&patch),
+            )
+            .await?;
         tracing::warn!(node = key.name, "node no longer renews its lease");
         let text = format!("Node {} status is now: NodeNotReady", key.name);
         self.recorder
             .record(Reference::of(node), EventKind::Normal, "NodeNotReady", text);
-        Ok(())
+        Ok(written.metadata.resource_version)
     }
 
     async fn patch(&self, key: &Key, patch: &Value) -> Result<(), kube::Error> {
