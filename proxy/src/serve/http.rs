@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use http::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -31,6 +32,9 @@ const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// Streams that a client reset before they were looked at ("rapid reset"), and streams that it provoked us to reset.
 const PENDING_RESETS_MAX: usize = 20;
 const LOCAL_RESETS_MAX: usize = 100;
+
+/// While draining, an idle HTTP/1 connection may still bring a request for so long: HTTP/1 cannot say goodbye first.
+const DRAIN_LINGER_MAX: Duration = Duration::from_secs(5);
 
 /// A connection in the clear: HTTP/2 by prior knowledge, else HTTP/1.
 pub(super) async fn clear(connection: Connection, mut io: Io) {
@@ -85,15 +89,19 @@ pub(crate) async fn serve_http1(connection: Connection, io: Io) {
     let exchanges = Arc::new(Exchanges::default());
     let strict = Strict::new(io, exchanges.clone(), &connection);
     let (drain, limits) = (connection.drain.clone(), connection.limits);
+    let linger = DRAIN_LINGER_MAX.min(connection.shared.options.drain / 2);
     let connection = Arc::new(connection);
     let counted = exchanges.clone();
     let service = service_fn(move |received: Received| {
         let (connection, exchanges) = (connection.clone(), counted.clone());
         let open = exchanges.begin(limits.requests_max);
         async move {
-            let response = answer(&connection, received).await;
+            let mut response = answer(&connection, received).await;
             if response.status == StatusCode::SWITCHING_PROTOCOLS {
                 exchanges.change_protocol();
+            } else if exchanges.is_retiring() {
+                let close = HeaderValue::from_static("close");
+                response.headers.insert(CONNECTION, close);
             }
             Ok::<_, Infallible>(into_hyper(response, Some(open)))
         }
@@ -110,6 +118,16 @@ pub(crate) async fn serve_http1(connection: Connection, io: Io) {
         _ = serving.as_mut() => return,
         () = drain.cancelled() => {}
         () = retired(&exchanges, &limits) => {}
+    }
+    // Closing an idle connection now would cross the client's next request; the answer to that request closes it.
+    exchanges.retire();
+    let lingered = async {
+        drain.cancelled().await;
+        tokio::time::sleep(linger).await;
+    };
+    tokio::select! {
+        _ = serving.as_mut() => return,
+        () = lingered => {}
     }
     serving.as_mut().graceful_shutdown();
     let _ = serving.await;

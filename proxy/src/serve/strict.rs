@@ -27,6 +27,7 @@ pub(crate) struct Exchanges {
     open: AtomicU32,
     begun: AtomicU32,
     used_up: Notify,
+    retiring: AtomicBool,
     last_end: AtomicU64,
     changed_protocol: AtomicBool,
     reader: Mutex<Option<Waker>>,
@@ -50,6 +51,15 @@ impl Exchanges {
     pub(crate) fn change_protocol(&self) {
         self.changed_protocol.store(true, Ordering::Release);
         self.wake();
+    }
+
+    /// From now on every answer is the last.
+    pub(super) fn retire(&self) {
+        self.retiring.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_retiring(&self) -> bool {
+        self.retiring.load(Ordering::Acquire)
     }
 
     /// Returns with the last request that the connection may carry.

@@ -171,27 +171,53 @@ async fn a_cut_answer_is_never_shown_as_complete() {
 
 #[tokio::test]
 async fn drain_finishes_what_was_begun_and_takes_nothing_new() {
-    let origin = Origin::start(Act::Hang).await;
-    let mut proxy = Proxy::edge(service(&[&origin], Policy::default()));
-    let idle = TcpStream::connect(proxy.address()).await.unwrap();
-    let slow = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone";
-    origin.next([Act::Say(slow.into())]);
-    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
-    client
-        .write_all(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\na")
+    let origin = Origin::start(ok("done")).await;
+    let options = EngineOptions {
+        drain: std::time::Duration::from_secs(2),
+        ..EngineOptions::default()
+    };
+    let web = service(&[&origin], Policy::default());
+    let mut proxy = Proxy::edge_with(web, options, ListenerLimits::default());
+    let mut buffer = Vec::new();
+    let mut idle = TcpStream::connect(proxy.address()).await.unwrap();
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
         .await
         .unwrap();
+    soon(read_message(&mut idle, &mut buffer)).await.unwrap();
+    let mut busy = TcpStream::connect(proxy.address()).await.unwrap();
+    busy.write_all(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\na")
+        .await
+        .unwrap();
+    soon(async {
+        while !proxy
+            .engine
+            .metrics()
+            .render()
+            .contains("connections_open{listener=\"http\"} 2")
+        {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     proxy.shutdown.cancel();
-    // The rest of a request that was begun.
-    client.write_all(b"b").await.unwrap();
-    let mut buffer = Vec::new();
-    let answer = soon(read_message(&mut client, &mut buffer)).await;
-    if let Some(answer) = answer {
+    soon(async {
+        while TcpStream::connect(proxy.address()).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // The rest of a request that was begun, and one that crossed the news.
+    busy.write_all(b"b").await.unwrap();
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        .await
+        .unwrap();
+    for client in [&mut busy, &mut idle] {
+        let answer = soon(read_message(client, &mut buffer)).await.unwrap();
         assert!(answer.ends_with("done"), "{answer}");
+        assert_eq!(field(&answer, "connection"), Some("close"));
+        assert_eq!(soon(read_message(client, &mut buffer)).await, None);
     }
-    drop(idle);
     soon(&mut proxy.running).await.unwrap().unwrap();
-    assert!(TcpStream::connect(proxy.address()).await.is_err());
 }
 
 #[tokio::test]

@@ -223,10 +223,6 @@ impl Proxy {
         options: EngineOptions,
         limits: ListenerLimits,
     ) -> Self {
-        let options = EngineOptions {
-            drain: Duration::from_secs(5),
-            ..options
-        };
         let proxy = Self::start(options, [(ListenerKind::EdgeHttp, limits)]);
         proxy.engine.swap(everything_to(service, Vec::new()));
         proxy
