@@ -90,6 +90,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Ag
             source,
         })?;
     }
+    tracing::info!(node = options.node_name, address = %address, "agent starting");
     let client = meshgate_api::client::connect(&options.kubeconfig).await?;
     let cgroups = Cgroups::find(&options.cgroup_parent);
     let facts = Facts::read(

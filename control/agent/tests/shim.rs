@@ -2,6 +2,12 @@
 //!
 //! This program is three: the tests, the shim (`shim …`), and what runs in the containers (`payload …`).
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what it prints is what the tests look at"
+)]
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;

@@ -47,12 +47,17 @@ async fn keep(client: Client, facts: Facts) {
     let watch = cache.run(api.clone(), config);
     let report = async {
         let mut wait = RETRY_MIN;
+        let mut registered = false;
         loop {
             if let Err(error) = register(&api, &facts).await {
                 tracing::debug!(%error, "node not registered yet");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(RETRY_MAX);
                 continue;
+            }
+            if !registered {
+                registered = true;
+                tracing::info!(node = facts.name, "node registered");
             }
             wait = RETRY_MIN;
             wait_for_doubt(&cache, &facts, &changed).await;

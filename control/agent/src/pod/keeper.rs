@@ -1,6 +1,6 @@
 //! The pods of this node: one watch, one worker for each, and nothing left of those that are gone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -85,10 +85,14 @@ impl Keeper {
             () = shutdown.cancelled() => return,
             () = self.node.services.synced() => {}
         }
+        let strays = stray_containers(&self.node, &known);
         for pod in self.cache.list() {
             known.remove(pod.metadata.uid.as_deref().unwrap_or_default());
         }
         let mut workers = JoinSet::new();
+        for id in strays {
+            workers.spawn(remove_stray(Arc::clone(&self.node), id));
+        }
         for (_, record) in known {
             workers.spawn(remove_orphan(Arc::clone(&self.node), record));
         }
@@ -185,6 +189,31 @@ fn live_addresses(node: &Node, known: &HashMap<String, PodRecord>) -> Vec<(Strin
         })
         .filter_map(|record| Some((record.uid.clone(), record.address?)))
         .collect()
+}
+
+/// Containers that no record names: their agent died between two files.
+fn stray_containers(node: &Node, known: &HashMap<String, PodRecord>) -> Vec<String> {
+    let named: HashSet<&str> = known
+        .values()
+        .flat_map(|record| record.containers.values())
+        .filter_map(|container| container.id.as_deref())
+        .collect();
+    fs::read_dir(node.paths.all_containers())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|id| !named.contains(id.as_str()))
+        .collect()
+}
+
+async fn remove_stray(node: Arc<Node>, id: String) {
+    let dir = node.paths.container(&id);
+    if let Adopted::Running(running) = adopt(&dir, &id) {
+        running.kill();
+        running.exited().await;
+    }
+    let _ = fs::remove_dir_all(dir);
 }
 
 /// Ends what runs of a pod that the API does not know, and removes everything of it.

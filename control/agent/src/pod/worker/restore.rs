@@ -64,6 +64,12 @@ impl Worker {
         }
         match adopt(&self.node.paths.container(&id), &id) {
             Adopted::Running(running) => {
+                tracing::info!(
+                    namespace = self.record.namespace,
+                    pod = self.record.name,
+                    container = name,
+                    "running container taken up"
+                );
                 // What was ready stays so until its probe says otherwise: a new agent is no reason to lose traffic.
                 self.slots[slot].ready =
                     self.was_ready(&name) || self.slots[slot].spec.readiness_probe.is_none();
@@ -192,6 +198,15 @@ impl Worker {
     /// A run has ended.
     pub(super) fn exited(&mut self, slot: usize, id: &str, exit: &Exit) {
         let ended = self.describe_end(slot, id, exit);
+        let (pod, container) = (&self.record.name, self.slots[slot].name());
+        tracing::info!(
+            namespace = self.record.namespace,
+            pod,
+            container,
+            code = ended.code,
+            reason = ended.reason,
+            "container ended"
+        );
         let state = &mut self.slots[slot];
         state.end_tasks();
         state.ready = false;

@@ -230,6 +230,14 @@ impl Worker {
                     &format!("Container created: {name}"),
                 );
                 self.slots[slot].ready = self.slots[slot].spec.readiness_probe.is_none();
+                let (pod, run) = (&self.record.name, self.slots[slot].run);
+                tracing::info!(
+                    namespace = self.record.namespace,
+                    pod,
+                    container = name,
+                    run,
+                    "container started"
+                );
                 self.attach(slot, running, false);
                 self.save();
                 self.event(
