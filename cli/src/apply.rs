@@ -57,6 +57,15 @@ async fn put(client: Client, object: DynamicObject) -> anyhow::Result<()> {
     let named = || format!("{kind} {name}");
     match api.create(&PostParams::default(), &object).await {
         Err(kube::Error::Api(status)) if status.code == 409 => {
+            let mut object = object;
+            // How many there are is the user's business once they are there.
+            if let Some(spec) = object
+                .data
+                .get_mut("spec")
+                .and_then(|spec| spec.as_object_mut())
+            {
+                spec.remove("replicas");
+            }
             let params = PatchParams {
                 field_manager: Some(MANAGER.to_owned()),
                 ..PatchParams::default()

@@ -168,9 +168,9 @@ pub(crate) enum EchoCommand {
         /// How many requests, one after the other
         #[arg(long, default_value_t = 1)]
         count: u64,
-        /// Method
-        #[arg(long, default_value = "GET")]
-        method: String,
+        /// Method [default: GET, with --data POST]
+        #[arg(long)]
+        method: Option<String>,
         /// Header, `Name: value`; may be repeated
         #[arg(long = "header", short = 'H', value_name = "HEADER")]
         headers: Vec<String>,

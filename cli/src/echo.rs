@@ -35,7 +35,7 @@ pub(crate) fn run(args: EchoArgs) -> anyhow::Result<ExitCode> {
                 count: u32::try_from(count).context("--count is too large")?,
                 headers,
                 data,
-                method: Some(method),
+                method,
                 insecure,
                 ..meshgate_echo::CallOptions::default()
             };

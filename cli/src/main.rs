@@ -30,6 +30,8 @@ fn main() -> ExitCode {
     // The allocator asks for huge pages: every touched corner of the heap would count for 2 MiB, ten times what a small
     // component uses. Failing costs memory, nothing else. Inherited: the shim takes it back for the pods' processes.
     let _ = nix::sys::prctl::set_thp_disable(true);
+    // Keeper and supervisor take signals in hand and block them; who they start must hear them again.
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
     let cli = Cli::parse();
     log(&cli.command);
     if rustls::crypto::aws_lc_rs::default_provider()

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use meshgate_tests::{Cluster, curl, meshgate, run, text, until};
+use meshgate_tests::{Cluster, curl, meshgate, run, text, tls, until};
 
 /// Processes whose command line names this cluster's folder.
 fn processes(cluster: &Cluster) -> Vec<String> {
@@ -50,6 +50,10 @@ fn up_with_the_demo_then_down_leaves_nothing() {
     let cluster = Cluster::start(&["--demo"]);
     let (status, body) = cluster.get("shop.localhost", "/");
     assert_eq!(status, 200, "{body}");
+    let served = until("the shop's certificate", || {
+        tls::served_serial(cluster.https(), "shop.localhost")
+    });
+    assert!(served.contains("serial"), "{served}");
     let pods = cluster.kubectl(&["get", "pods", "-A"]);
     assert!(pods.contains("frontend") && pods.contains("edge"), "{pods}");
     assert_eq!(

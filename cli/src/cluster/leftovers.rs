@@ -52,8 +52,9 @@ fn remove_tree(path: &Path, deadline: Instant) -> anyhow::Result<()> {
             }
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             other => {
-                return other
-                    .with_context(|| format!("cannot remove the control group {}", path.display()));
+                return other.with_context(|| {
+                    format!("cannot remove the control group {}", path.display())
+                });
             }
         }
     }

@@ -107,6 +107,8 @@ impl Child {
             .open(&self.log)
             .with_context(|| format!("cannot open the log {}", self.log.display()))?;
         let mut command = Command::new("/proc/self/exe");
+        // Before its first statement the allocator would have touched huge pages.
+        command.env("MIMALLOC_ALLOW_THP", "0");
         command
             .args(&self.arguments)
             .stdout(log.try_clone()?)
