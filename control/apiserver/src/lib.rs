@@ -30,6 +30,7 @@ mod read;
 mod route;
 mod server;
 mod services;
+mod subject;
 mod subresource;
 mod write;
 

@@ -5,12 +5,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, VARY,
-};
-use http::{HeaderMap, Method, Request, Response};
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
+use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
-use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use meshgate_schema::{Failure, FieldSelector, Registry};
 use rustls_pki_types::CertificateDer;
@@ -19,19 +16,17 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::auth::{self, Attributes, User};
 use crate::dispatch::{self, Verb, is_long_running};
 use crate::documents;
-use crate::http::answer;
-use crate::http::body::{Body, whole};
+use crate::http::body::Body;
 use crate::http::media::{self, Format};
-use crate::http::path::{self, ResourcePath, Target};
+use crate::http::path::{ResourcePath, Target};
 use crate::http::query::Query;
-use crate::metrics::RequestLabels;
+use crate::http::{answer, gzip};
 use crate::read::{view, watch};
 use crate::server::{Call, Reply, Server, attributes, refusal};
+use crate::subject::Subject;
 
 /// How long an ordinary request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// Answers from this size on are compressed for who takes it, as in Kubernetes: below, it costs more than it saves.
-const GZIP_BYTES_MIN: usize = 128 * 1024;
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 /// The certificates of a connection's client, leaf first; empty if it showed none.
@@ -72,7 +67,7 @@ where
         }
     };
     if !subject.long_running {
-        response = compressed(response, &parts.headers).await;
+        response = gzip::compressed(response, &parts.headers).await;
     }
     let headers = response.headers_mut();
     headers
@@ -93,99 +88,6 @@ where
         bytes,
     );
     response
-}
-
-/// What a request is about, as far as its head says; for routing and for counting.
-struct Subject {
-    target: Result<Target, Failure>,
-    query: Query,
-    verb: Option<Verb>,
-    method: Method,
-    long_running: bool,
-    /// Whether its kind is served; requests for others are counted without names, or anyone could make series.
-    known: bool,
-}
-
-impl Subject {
-    fn of(method: &Method, path: &str, query: Option<&str>) -> Subject {
-        let query = Query::parse(query);
-        let target = path::parse(path);
-        let verb = match &target {
-            Ok(Target::Resource(path)) => verb(method, path, &query),
-            _ => None,
-        };
-        let long_running = match (&target, verb) {
-            (Ok(Target::Resource(path)), Some(verb)) => is_long_running(verb, &path.subresource),
-            _ => false,
-        };
-        Subject {
-            target,
-            query,
-            verb,
-            method: method.clone(),
-            long_running,
-            known: false,
-        }
-    }
-
-    fn labels(&self, code: u16) -> RequestLabels {
-        let path = match &self.target {
-            Ok(Target::Resource(path)) if self.known => path.clone(),
-            _ => ResourcePath::default(),
-        };
-        let scope = match (&path, self.known) {
-            (_, false) => "",
-            (path, _) if !path.name.is_empty() => "resource",
-            (path, _) if !path.namespace.is_empty() => "namespace",
-            _ => "cluster",
-        };
-        RequestLabels {
-            verb: self.verb_label(),
-            dry_run: if self.query.find("dryRun").is_some() {
-                "All"
-            } else {
-                ""
-            },
-            group: path.group,
-            version: path.version,
-            resource: path.resource,
-            subresource: path.subresource,
-            scope,
-            component: "apiserver",
-            code,
-        }
-    }
-
-    fn verb_label(&self) -> &'static str {
-        match self.verb {
-            Some(Verb::List) => "LIST",
-            Some(Verb::Watch) => "WATCH",
-            Some(Verb::DeleteCollection) => "DELETECOLLECTION",
-            _ => match self.method {
-                Method::GET => "GET",
-                Method::POST => "POST",
-                Method::PUT => "PUT",
-                Method::PATCH => "PATCH",
-                Method::DELETE => "DELETE",
-                _ => "other",
-            },
-        }
-    }
-}
-
-fn verb(method: &Method, path: &ResourcePath, query: &Query) -> Option<Verb> {
-    Some(match *method {
-        Method::GET if path.watch => Verb::Watch,
-        Method::GET if !path.name.is_empty() => Verb::Get,
-        Method::GET if query.is_set("watch") => Verb::Watch,
-        Method::GET => Verb::List,
-        Method::POST => Verb::Create,
-        Method::PUT => Verb::Update,
-        Method::PATCH => Verb::Patch,
-        Method::DELETE if path.name.is_empty() => Verb::DeleteCollection,
-        Method::DELETE => Verb::Delete,
-        _ => return None,
-    })
 }
 
 async fn answer_request<B>(
@@ -388,54 +290,4 @@ fn audit_id(headers: &HeaderMap) -> HeaderValue {
     given.unwrap_or_else(|| {
         HeaderValue::try_from(uuid::Uuid::new_v4().to_string()).expect("a UUID is plain ASCII")
     })
-}
-
-/// Compresses a large whole answer for a client that takes gzip.
-async fn compressed(response: Response<Body>, headers: &HeaderMap) -> Response<Body> {
-    let takes_gzip = headers.get_all(ACCEPT_ENCODING).iter().any(|value| {
-        let codings = value.to_str().unwrap_or_default().split(',');
-        codings.map(str::trim).any(|coding| {
-            coding == "gzip" || (coding.starts_with("gzip;") && !coding.ends_with("q=0"))
-        })
-    });
-    let large = response
-        .body()
-        .size_hint()
-        .exact()
-        .is_some_and(|bytes| bytes >= GZIP_BYTES_MIN as u64);
-    if !takes_gzip || !large || response.headers().contains_key(CONTENT_ENCODING) {
-        return response;
-    }
-    let (mut parts, body) = response.into_parts();
-    let body = body
-        .collect()
-        .await
-        .map(|body| body.to_bytes())
-        .unwrap_or_default();
-    match gzip(&body) {
-        Ok(packed) => {
-            parts
-                .headers
-                .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            parts
-                .headers
-                .insert(VARY, HeaderValue::from_static("Accept-Encoding"));
-            debug_assert!(parts.headers.contains_key(CONTENT_TYPE));
-            Response::from_parts(parts, whole(packed))
-        }
-        Err(error) => {
-            tracing::warn!(%error, "an answer could not be compressed");
-            Response::from_parts(parts, whole(body))
-        }
-    }
-}
-
-fn gzip(body: &[u8]) -> std::io::Result<Vec<u8>> {
-    use std::io::Write as _;
-    let mut encoder = flate2::write::GzEncoder::new(
-        Vec::with_capacity(body.len() / 4),
-        flate2::Compression::fast(),
-    );
-    encoder.write_all(body)?;
-    encoder.finish()
 }

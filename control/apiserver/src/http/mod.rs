@@ -2,6 +2,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod body;
+pub(crate) mod gzip;
 pub(crate) mod media;
 pub(crate) mod options;
 pub(crate) mod path;
