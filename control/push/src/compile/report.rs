@@ -1,5 +1,7 @@
 //! What came of an object, for its status and Events.
 
+mod ingress;
+
 use std::collections::BTreeSet;
 
 use meshgate_api::policies::TargetRef;
@@ -9,14 +11,13 @@ use super::{
     Compiler, Key, ResourceKind, access,
     access::Facet,
     attach::older_rival,
-    backend, certificate,
-    host::valid_host,
+    backend,
     index::{self, MultiMap, Target, TargetKind},
     limits,
 };
 use crate::{
     EdgeAddress,
-    objects::{Checked, Meta, Name, Policy, SecretState},
+    objects::{Checked, Meta, Name, Policy},
 };
 
 /// Kinds that get a status from us.
@@ -103,112 +104,26 @@ impl Compiler {
             SubjectKind::Ingress => self.ingress_report(name).map(Report::Ingress),
             SubjectKind::RateLimitPolicy => {
                 let policy = self.objects.rate_limit_policies.get(name)?;
-                Some(policy_report(policy, limits::unsupported, |target| {
-                    self.rate_limit_target(name, target)
-                }))
+                Some(policy_report(
+                    name,
+                    policy,
+                    limits::unsupported,
+                    Err(no_target()),
+                    |target| self.rate_limit_target(name, target),
+                ))
             }
             SubjectKind::BackendPolicy => {
                 let policy = self.objects.backend_policies.get(name)?;
-                Some(policy_report(policy, backend::unsupported, |target| {
-                    self.backend_target(name, target)
-                }))
+                Some(policy_report(
+                    name,
+                    policy,
+                    backend::unsupported,
+                    Err(no_target()),
+                    |target| self.backend_target(name, target),
+                ))
             }
             SubjectKind::AccessPolicy => self.access_report(name),
         }
-    }
-
-    fn ingress_report(&self, name: &Name) -> Option<IngressReport> {
-        let ingress = self
-            .objects
-            .ingresses
-            .get(name)
-            .filter(|_| self.index.owned.contains(name))?;
-        let mut problems = Vec::new();
-        let mut affects = BTreeSet::new();
-        for rule in &ingress.rules {
-            if !valid_host(&rule.host) {
-                problems.push(Problem::new(
-                    "InvalidHost",
-                    format!("\"{}\" is no host name", rule.host),
-                ));
-            }
-            for path in rule
-                .paths
-                .iter()
-                .filter(|path| !path.value.starts_with('/'))
-            {
-                problems.push(Problem::new(
-                    "InvalidPath",
-                    format!("path \"{}\" does not start with /", path.value),
-                ));
-            }
-            problems.extend(
-                rule.paths
-                    .iter()
-                    .filter_map(|path| self.resolve(name, &path.backend).err()),
-            );
-        }
-        problems.extend(
-            ingress
-                .default_backend
-                .iter()
-                .filter_map(|backend| self.resolve(name, backend).err()),
-        );
-        for host in index::hosts(ingress) {
-            let lost = self
-                .host_conflicts
-                .get(&host)
-                .and_then(|conflicts| conflicts.get(name));
-            let lost = lost.into_iter().flatten();
-            problems.extend(lost.map(|message| Problem::new("Conflicted", message.clone())));
-            affects.insert(Key::new(ResourceKind::EdgeHost, host));
-        }
-        problems.extend(self.tls_problems(name));
-        let secrets = self
-            .tls_claims(name)
-            .into_iter()
-            .map(|(secret, _)| secret.to_string());
-        affects.extend(secrets.map(|secret| Key::new(ResourceKind::Certificate, secret)));
-        problems.dedup();
-        Some(IngressReport {
-            meta: ingress.meta.clone(),
-            problems,
-            affects,
-            addresses: ingress.addresses.clone(),
-        })
-    }
-
-    fn tls_problems(&self, name: &Name) -> Vec<Problem> {
-        let claims = self.tls_claims(name);
-        let secrets: BTreeSet<&Name> = claims.iter().map(|(secret, _)| secret).collect();
-        let mut problems: Vec<_> = secrets
-            .into_iter()
-            .filter_map(|secret| match self.objects.secrets.get(secret)? {
-                SecretState::Missing => Some(Problem::new(
-                    "SecretNotFound",
-                    format!("secret {secret} does not exist"),
-                )),
-                SecretState::Present(content) => {
-                    certificate::key_pair(content).err().map(|problem| {
-                        let stays = match self.good_pairs.contains_key(secret) {
-                            true => "; the last valid certificate stays in use",
-                            false => "",
-                        };
-                        Problem::new(
-                            "SecretInvalid",
-                            format!("secret {secret}: {problem}{stays}"),
-                        )
-                    })
-                }
-            })
-            .collect();
-        let lost = claims.iter().filter_map(|(secret, host)| {
-            let winner = self.tls_secret(host).filter(|winner| winner != secret)?;
-            let message = format!("host {host} is served with secret {winner} of an older Ingress");
-            Some(Problem::new("Conflicted", message))
-        });
-        problems.extend(lost);
-        problems
     }
 
     fn rate_limit_target(&self, name: &Name, of: &TargetRef) -> Result<BTreeSet<Key>, Problem> {
@@ -292,34 +207,43 @@ impl Compiler {
                 (true, None) => Ok(pod_keys.clone()),
             }
         };
-        let Report::Policy(mut report) = policy_report(policy, access::unsupported, target) else {
-            return None;
+        let without_target = match &conflict {
+            Some(conflict) => Err(conflict.clone()),
+            None => Ok(pod_keys.clone()),
         };
-        if policy.targets().is_empty() {
-            let verdict = conflict.map_or(Ok(pod_keys), Err);
-            report.ancestors = vec![ancestor(
-                policy,
-                own_namespace(name),
-                access::unsupported,
-                verdict,
-            )];
-        }
-        Some(Report::Policy(report))
+        Some(policy_report(
+            name,
+            policy,
+            access::unsupported,
+            without_target,
+            target,
+        ))
     }
 }
 
+/// `without_target` is what came of a policy that names none.
 fn policy_report<S: Checked>(
+    name: &Name,
     policy: &Policy<S>,
     unsupported: fn(&S) -> Vec<String>,
+    without_target: Result<BTreeSet<Key>, Problem>,
     target: impl Fn(&TargetRef) -> Result<BTreeSet<Key>, Problem>,
 ) -> Report {
-    let ancestors = policy
-        .targets()
-        .iter()
-        .map(|of| ancestor(policy, of.clone(), unsupported, target(of)));
+    let declared = policy.declared.iter();
+    let mut ancestors: Vec<_> = declared
+        .map(|of| ancestor(policy, of.clone(), unsupported, target(of)))
+        .collect();
+    if ancestors.is_empty() {
+        ancestors.push(ancestor(
+            policy,
+            own_namespace(name),
+            unsupported,
+            without_target,
+        ));
+    }
     Report::Policy(PolicyReport {
         meta: policy.meta.clone(),
-        ancestors: ancestors.collect(),
+        ancestors,
         observed: policy.ancestors.clone(),
     })
 }
@@ -334,7 +258,10 @@ fn ancestor<S: Checked>(
         None => outcome,
         Some(problem) => Err(Problem::new(
             "Invalid",
-            format!("{problem}; the last valid version stays in force"),
+            match policy.spec {
+                Some(_) => format!("{problem}; the last valid version stays in force"),
+                None => problem.clone(),
+            },
         )),
     };
     let (verdict, affects) = match outcome {
@@ -349,7 +276,7 @@ fn ancestor<S: Checked>(
     }
 }
 
-/// The ancestor of a policy that selects pods by labels.
+/// The ancestor of a policy that names no target.
 fn own_namespace(policy: &Name) -> TargetRef {
     TargetRef {
         group: String::new(),
@@ -370,6 +297,10 @@ fn not_supported(of: &TargetRef) -> Problem {
         "Invalid",
         format!("targets of kind {} are not supported yet", of.kind),
     )
+}
+
+fn no_target() -> Problem {
+    Problem::new("Invalid", "spec.targetRefs: names no target".into())
 }
 
 fn not_found(of: &TargetRef) -> Problem {

@@ -6,7 +6,7 @@ use meshgate_api::policies::{
     TargetRef, access::AccessPolicySpec, backend::BackendPolicySpec,
     rate_limit::RateLimitPolicySpec,
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::Meta;
@@ -21,6 +21,8 @@ pub(crate) struct Policy<S> {
     pub(crate) meta: Meta,
     /// The last spec that was valid; none when there never was one.
     pub(crate) spec: Option<S>,
+    /// What the present spec names, valid or not.
+    pub(crate) declared: Vec<TargetRef>,
     /// Why the present spec is not valid.
     pub(crate) problem: Option<String>,
     /// `status.ancestors`, to write only what differs.
@@ -53,9 +55,11 @@ impl<S: Checked> Policy<S> {
             Ok(spec) => (Some(spec), None),
             Err(problem) => (None, Some(problem)),
         };
+        let declared = data.pointer("/spec/targetRefs").map(Vec::deserialize);
         Self {
             meta,
             spec,
+            declared: declared.and_then(Result::ok).unwrap_or_default(),
             problem,
             ancestors: ancestors.cloned().unwrap_or_default(),
         }

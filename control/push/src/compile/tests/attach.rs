@@ -197,3 +197,71 @@ spec:
     world.check("host", &limited.replace("100/", "200/"));
     world.check_report("shop/limits", "Ingress web: accepted, in EdgeHost a.test");
 }
+
+#[test]
+fn a_policy_that_never_was_valid_says_so() {
+    let world = World::of(
+        "
+kind: RateLimitPolicy
+metadata: {name: wrong}
+spec: {targetRefs: [{group: networking.k8s.io, kind: Ingress, name: web}], limits: [{name: a, requests: 0}]}
+---
+kind: BackendPolicy
+metadata: {name: aimless}
+spec: {targetRefs: []}",
+    );
+    world.check_report(
+        "shop/wrong",
+        "Ingress web: Invalid: spec.limits[0].requests: must be at least 1",
+    );
+    world.check_report(
+        "shop/aimless",
+        "Namespace shop: Invalid: spec.targetRefs: names no target",
+    );
+}
+
+/// The examples of the policies' contract, with the fields of later parts.
+#[test]
+fn fields_of_later_parts_are_read_and_named() {
+    let world = World::of(
+        r#"
+kind: BackendPolicy
+metadata: {name: full}
+spec:
+  targetRefs: [{group: "", kind: Service, name: web}]
+  protocol: Auto
+  loadBalancing: {algorithm: ConsistentHash, hash: {header: X-User}, slowStart: 30s, locality: PreferSameZone}
+  timeouts: {connect: 1s, request: 10s, perTry: 2s, idle: 1h}
+  retries:
+    attempts: 2
+    'true': [ConnectFailure, RefusedStream, ResetBeforeResponse, "503"]
+    backoff: {base: 25ms, max: 250ms}
+    budget: {percent: 20, minPerSecond: 10}
+    replayBodyMax: 64Ki
+    hedgeAfter: 100ms
+  circuitBreaker:
+    consecutiveFailures: 5
+    successRate: {below: 80, window: 10s, minRequests: 20}
+    ejection: {base: 1s, max: 60s, maxPercent: 50}
+  limits: {connections: 1024, requests: 1024, pending: 256, pendingTimeout: 3s}
+  healthCheck: {http: {path: /healthz}, interval: 5s, timeout: 1s, unhealthyAfter: 3, healthyAfter: 2}
+  tls: {mode: Mutual, hostname: a.test}
+---
+kind: Service
+metadata: {name: web}
+spec: {clusterIP: None, ports: [{port: 80}]}
+"#,
+    );
+    world.check(
+        "service",
+        "
+        service shop/web:80 AUTO
+          by shop/full: LEAST_REQUEST request 10s perTry 2s retries 2 on ConnectFailure,RefusedStream,ResetBeforeResponse,503 breaker 5",
+    );
+    world.check_report(
+        "shop/full",
+        "Service web: accepted, in Service shop/web:80; not supported: spec.loadBalancing.algorithm, spec.loadBalancing.hash, \
+         spec.loadBalancing.slowStart, spec.loadBalancing.locality, spec.retries.hedgeAfter, \
+         spec.circuitBreaker.successRate, spec.healthCheck, spec.tls",
+    );
+}
