@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::StreamExt;
+use kube::core::ObjectMeta;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
@@ -18,6 +19,8 @@ use super::write::resource_version;
 /// Wait before a failed watch is tried again, doubling; the first is short because at start-up the API server
 /// may simply not be there yet.
 const RETRY_MIN: Duration = Duration::from_millis(20);
+/// Where `kubectl apply` keeps the whole object once more.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Ceiling of the wait between attempts to watch.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -111,7 +114,8 @@ type Listener<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
 
 /// One kind's objects, read from memory. Cheap to clone; all clones are one cache.
 ///
-/// Listeners are added first, then [`Cache::run`] is driven by exactly one task. `managedFields` are dropped.
+/// Listeners are added first, then [`Cache::run`] is driven by exactly one task. What only servers and `kubectl apply`
+/// read of an object's metadata is dropped, since it can be most of the object.
 pub struct Cache<K> {
     shared: Arc<Shared<K>>,
 }
@@ -119,6 +123,8 @@ pub struct Cache<K> {
 struct Shared<K> {
     objects: RwLock<BTreeMap<Key, Arc<K>>>,
     listeners: RwLock<Vec<Listener<K>>>,
+    /// Drops what nobody reads before an object is kept.
+    slim: fn(&mut K),
     /// Highest resource version seen in an object or a deletion.
     observed: AtomicU64,
     synced: watch::Sender<bool>,
@@ -145,19 +151,25 @@ impl<K> Debug for Cache<K> {
 
 impl<K> Default for Cache<K> {
     fn default() -> Self {
+        Self::slimmed(|_| {})
+    }
+}
+
+impl<K> Cache<K> {
+    /// A cache whose objects go through `slim` first, which drops what nobody reads.
+    pub fn slimmed(slim: fn(&mut K)) -> Self {
         Self {
             shared: Arc::new(Shared {
                 objects: RwLock::default(),
                 listeners: RwLock::default(),
+                slim,
                 observed: AtomicU64::new(0),
                 synced: watch::Sender::new(false),
                 listing: Mutex::default(),
             }),
         }
     }
-}
 
-impl<K> Cache<K> {
     /// The object, if it exists.
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
         self.objects().get(key).cloned()
@@ -238,7 +250,8 @@ impl<K> Cache<K> {
 impl<K: Resource> Cache<K> {
     /// Takes up an object as new or changed. Public for tests of what reads the cache; otherwise the watch does it.
     pub fn apply(&self, mut object: K) {
-        object.meta_mut().managed_fields = None;
+        trim(object.meta_mut());
+        (self.shared.slim)(&mut object);
         let key = Key::of(&object);
         if let Some(listing) = self
             .shared
@@ -331,6 +344,13 @@ impl<K: Resource> Cache<K> {
     }
 }
 
+fn trim(meta: &mut ObjectMeta) {
+    meta.managed_fields = None;
+    if let Some(annotations) = &mut meta.annotations {
+        annotations.remove(LAST_APPLIED);
+    }
+}
+
 fn same_version<K: Resource>(before: &K, after: &K) -> bool {
     before.meta().uid == after.meta().uid
         && after.meta().resource_version.is_some()
@@ -348,15 +368,20 @@ where
         let mut wait = RETRY_MIN;
         while let Some(event) = events.next().await {
             match event {
+                // No success yet: the list follows.
                 Ok(watcher::Event::Init) => self.list_begins(),
-                Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => {
-                    self.apply(object)
-                }
                 Ok(watcher::Event::InitDone) => {
                     wait = RETRY_MIN;
                     self.list_ends();
                 }
-                Ok(watcher::Event::Delete(object)) => self.delete(object),
+                Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => {
+                    wait = RETRY_MIN;
+                    self.apply(object);
+                }
+                Ok(watcher::Event::Delete(object)) => {
+                    wait = RETRY_MIN;
+                    self.delete(object);
+                }
                 Err(error) => {
                     tracing::debug!(kind, %error, wait_ms = wait.as_millis() as u64, "watch failed, retrying");
                     tokio::time::sleep(wait).await;
@@ -376,7 +401,6 @@ fn short_kind<K>() -> &'static str {
 mod tests {
     use super::*;
     use k8s_openapi::api::core::v1::ConfigMap;
-    use kube::core::ObjectMeta;
 
     fn object(name: &str, uid: &str, version: u64) -> ConfigMap {
         let (namespace, name) = name.split_once('/').expect("namespace/name");

@@ -188,7 +188,11 @@ impl Inventory {
             if watches.contains_key(&name) {
                 continue;
             }
-            let objects = Cache::<PartialObjectMeta<DynamicObject>>::default();
+            // Names, owners and finalizers are all that is read.
+            let objects = Cache::slimmed(|object: &mut PartialObjectMeta<DynamicObject>| {
+                object.metadata.annotations = None;
+                object.metadata.labels = None;
+            });
             let inventory = Arc::clone(self);
             let resource = kind.resource.clone();
             objects.on_change(move |change| inventory.tell(change, &resource));

@@ -220,6 +220,18 @@ fn progress(
         let message = format!("Found new replica set \"{}\"", name.unwrap_or_default());
         return say("True", "FoundNewReplicaSet", message, true);
     };
+    // What the condition says is of another ReplicaSet: a template that came back starts a rollout of its own.
+    if let Some(name) = name
+        && known.message.contains('"')
+        && !known.message.contains(&format!("\"{name}\""))
+    {
+        return say(
+            "True",
+            "FoundNewReplicaSet",
+            format!("Found new replica set \"{name}\""),
+            true,
+        );
+    }
     if has_progressed(&view.deployment.status, status) {
         return say(
             "True",
@@ -228,12 +240,14 @@ fn progress(
             true,
         );
     }
-    // A Deployment that was complete loses and regains pods without a rollout.
-    let was_complete =
-        reason == "NewReplicaSetAvailable" && status.replicas == status.updated_replicas;
+    // A rollout that has succeeded cannot fail any more: pods that are lost later are no matter of it.
+    let is_over = matches!(
+        reason,
+        "NewReplicaSetAvailable" | "ProgressDeadlineExceeded"
+    );
     let since = known.last_update_time.as_ref().map_or(now, |time| time.0);
     let passed = Duration::try_from(now.duration_since(since)).unwrap_or_default();
-    if !was_complete && reason != "ProgressDeadlineExceeded" && passed >= deadline {
+    if !is_over && passed >= deadline {
         return say(
             "False",
             "ProgressDeadlineExceeded",
@@ -330,5 +344,106 @@ fn set(conditions: &mut Vec<Condition>, wanted: Wanted, now: Timestamp) {
     match known {
         Some(i) => conditions[i] = condition,
         None => conditions.push(condition),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::super::plan::plan;
+    use crate::objects::{Deployment, ReplicaSet, condition};
+
+    /// `known` is the Progressing condition so far, 60 s old: reason and message; `ready` pods of 2 wanted. The answer
+    /// is the reason then, and after how many seconds to look again.
+    fn check(known: (&str, &str), ready: i32, deadline: i32, expected: (&str, Option<u64>)) {
+        let template = json!({"spec": {"containers": []}});
+        let status = json!({"type": "Progressing", "status": "True", "reason": known.0, "message": known.1,
+            "lastUpdateTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let deployment: Deployment = serde_json::from_value(json!({
+            "metadata": {"name": "web", "uid": "d", "annotations": {"deployment.kubernetes.io/revision": "1"}},
+            "spec": {"replicas": 2, "selector": {}, "template": template, "progressDeadlineSeconds": deadline},
+            "status": {"replicas": 2, "updatedReplicas": 2, "readyReplicas": 1, "availableReplicas": 1,
+                "conditions": [status]},
+        }))
+        .expect("a Deployment");
+        let replica_set: ReplicaSet = serde_json::from_value(json!({
+            "metadata": {"name": "web-a", "annotations": {"deployment.kubernetes.io/revision": "1"}},
+            "spec": {"replicas": 2, "selector": {}, "template": template},
+            "status": {"replicas": 2, "readyReplicas": ready, "availableReplicas": ready},
+        }))
+        .expect("a ReplicaSet");
+        let now = "2026-01-01T00:01:00Z".parse().expect("a time");
+        let plan = plan(&deployment, &[Arc::new(replica_set)], &[], now);
+        let progressing = condition(&plan.status.conditions, "Progressing").expect("set");
+        let look_again = plan.look_again.map(|wait| wait.as_secs());
+        assert_eq!(
+            (progressing.reason.as_str(), look_again),
+            expected,
+            "{known:?} {ready} of 2"
+        );
+    }
+
+    #[test]
+    fn progress_and_its_deadline() {
+        let of_a = "ReplicaSet \"web-a\" says something.";
+        check(
+            ("ReplicaSetUpdated", of_a),
+            2,
+            600,
+            ("NewReplicaSetAvailable", None),
+        );
+        check(
+            ("ReplicaSetUpdated", of_a),
+            1,
+            600,
+            ("ReplicaSetUpdated", Some(541)),
+        );
+        check(
+            ("ReplicaSetUpdated", of_a),
+            1,
+            60,
+            ("ProgressDeadlineExceeded", None),
+        );
+        check(
+            ("ProgressDeadlineExceeded", of_a),
+            1,
+            60,
+            ("ProgressDeadlineExceeded", None),
+        );
+        check(
+            ("ProgressDeadlineExceeded", of_a),
+            2,
+            60,
+            ("NewReplicaSetAvailable", None),
+        );
+        check(
+            ("NewReplicaSetAvailable", of_a),
+            1,
+            60,
+            ("NewReplicaSetAvailable", None),
+        );
+        // The template came back after another one had failed or succeeded.
+        let of_b = "ReplicaSet \"web-b\" says something.";
+        check(
+            ("ProgressDeadlineExceeded", of_b),
+            1,
+            60,
+            ("FoundNewReplicaSet", Some(61)),
+        );
+        check(
+            ("NewReplicaSetAvailable", of_b),
+            1,
+            60,
+            ("FoundNewReplicaSet", Some(61)),
+        );
+        check(
+            ("DeploymentResumed", "Deployment is resumed"),
+            1,
+            60,
+            ("ProgressDeadlineExceeded", None),
+        );
     }
 }
