@@ -79,11 +79,12 @@ impl Certificates {
         Ok(())
     }
 
-    /// The certificate for a server name (lower case).
+    /// The certificate for a server name (lower case; empty when the client named none).
     pub fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+        let of_wildcard = || self.wildcard.get(&name[name.find('.')?..]);
         self.exact
             .get(name)
-            .or_else(|| self.wildcard.get(&name[name.find('.')?..]))
+            .or_else(of_wildcard)
             .or(self.default.as_ref())
     }
 }

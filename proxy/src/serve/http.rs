@@ -10,9 +10,11 @@ use http::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::server::Acceptor;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
-use tokio_rustls::rustls::server::Acceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::stall::Stalling;
 use super::strict::{Exchanges, Strict};
@@ -57,24 +59,13 @@ pub(super) async fn clear(connection: Connection, mut io: Io) {
 /// A connection with TLS: the certificate by server name, the protocol by ALPN.
 pub(super) async fn tls(mut connection: Connection, stream: TcpStream) {
     let metrics = connection.shared.metrics.clone();
-    let handshake = async {
-        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        let name = start
-            .client_hello()
-            .server_name()
-            .map(str::to_ascii_lowercase);
-        let config = connection.shared.edge_tls.clone();
-        Ok::<_, std::io::Error>((name, start.into_stream(config).await?))
+    let handshake = handshake(&connection, stream);
+    let patience = connection.limits.handshake_timeout;
+    let (name, stream) = match tokio::time::timeout(patience, handshake).await {
+        Ok(Ok(done)) => done,
+        Ok(Err(why)) => return metrics.refused("https", why),
+        Err(_) => return metrics.refused("https", "handshake-timeout"),
     };
-    let (name, stream) =
-        match tokio::time::timeout(connection.limits.handshake_timeout, handshake).await {
-            Ok(Ok(done)) => done,
-            Ok(Err(error)) => {
-                tracing::debug!(client = %connection.client, %error, "TLS handshake failed");
-                return metrics.refused("https", "handshake");
-            }
-            Err(_) => return metrics.refused("https", "handshake-timeout"),
-        };
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     connection.server_name = name.map(Into::into);
     connection.tls = true;
@@ -82,6 +73,39 @@ pub(super) async fn tls(mut connection: Connection, stream: TcpStream) {
         true => serve_http2(connection, Io::from(stream)).await,
         false => serve_http1(connection, Io::from(stream)).await,
     }
+}
+
+/// A fatal alert, unrecognized_name (RFC 6066 §3), as a record of its own: the library has only access_denied to say.
+const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 112];
+
+/// The name that the client asked for, and the connection once it is secure.
+async fn handshake(
+    connection: &Connection,
+    stream: TcpStream,
+) -> Result<(Option<String>, TlsStream<TcpStream>), &'static str> {
+    let failed = |error: std::io::Error| {
+        tracing::debug!(client = %connection.client, %error, "TLS handshake failed");
+        "handshake"
+    };
+    let mut start = LazyConfigAcceptor::new(Acceptor::default(), stream)
+        .await
+        .map_err(failed)?;
+    let name = start
+        .client_hello()
+        .server_name()
+        .map(str::to_ascii_lowercase);
+    let wanted = name.as_deref().unwrap_or_default();
+    let known = {
+        let snapshot = connection.shared.snapshot.load();
+        snapshot.certificates.find(wanted).is_some()
+    };
+    if !known {
+        let _ = start.io.write_all(&UNRECOGNIZED_NAME).await;
+        return Err("unknown-name");
+    }
+    let config = connection.shared.edge_tls.clone();
+    let stream = start.into_stream(config).await.map_err(failed)?;
+    Ok((name, stream))
 }
 
 /// Serves HTTP/1 until the client, the deadline of a wait, or the drain ends it.
