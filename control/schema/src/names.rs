@@ -11,7 +11,7 @@ const SUBDOMAIN_FORM: &str = r"a lowercase RFC 1123 subdomain must consist of lo
 const WILDCARD_FORM: &str = r"a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\*\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const LABEL_1035_FORM: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const QUALIFIED_PART_FORM: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
-const QUALIFIED_FORM: &str = "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')";
+const QUALIFIED_FORM: &str = "a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')";
 const LABEL_VALUE_FORM: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 const CONFIG_KEY_FORM: &str = r"a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 const ENV_NAME_FORM: &str = "a valid environment variable name must consist only of printable ASCII characters other than '='";
@@ -19,7 +19,9 @@ const ENV_NAME_FORM: &str = "a valid environment variable name must consist only
 /// A DNS label as RFC 1123 has it: at most 63 of lower-case letters, digits and inner dashes.
 pub fn dns1123_label(name: &str) -> Vec<String> {
     let mut problems = too_long(name, LABEL_LEN_MAX);
-    if !is_label(name) {
+    if is_subdomain(name) && !is_label(name) {
+        problems.push("must not contain dots".to_owned());
+    } else if !is_label(name) {
         problems.push(LABEL_FORM.to_owned());
     }
     problems
@@ -98,7 +100,10 @@ pub fn qualified_name(key: &str) -> Vec<String> {
 
 /// The value of a label; may be empty.
 pub fn label_value(value: &str) -> Vec<String> {
-    let mut problems = too_long(value, LABEL_LEN_MAX);
+    let mut problems = Vec::new();
+    if value.len() > LABEL_LEN_MAX {
+        problems.push(format!("must be no more than {LABEL_LEN_MAX} bytes"));
+    }
     if !value.is_empty() && !is_qualified_part(value) {
         problems.push(LABEL_VALUE_FORM.to_owned());
     }
@@ -166,7 +171,7 @@ pub fn generate(base: &str, random: &str) -> String {
 
 fn too_long(name: &str, bytes_max: usize) -> Vec<String> {
     if name.len() > bytes_max {
-        vec![format!("must be no more than {bytes_max} bytes")]
+        vec![format!("must be no more than {bytes_max} characters")]
     } else {
         Vec::new()
     }

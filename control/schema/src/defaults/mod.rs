@@ -134,6 +134,16 @@ fn default_namespace(object: &mut Value) {
 }
 
 fn default_node(object: &mut Value) {
+    let first = at(object, "spec.podCIDR")
+        .or(object.pointer("/spec/podCIDRs/0"))
+        .cloned();
+    if let (Some(range), Some(spec)) = (first, object_at_mut(object, "spec")) {
+        // The old field is the first of the new one, and wins where they differ.
+        set_if_unset(spec, "podCIDR", range.clone());
+        if spec.get("podCIDRs").and_then(|ranges| ranges.get(0)) != Some(&range) {
+            spec.insert("podCIDRs".into(), json!([range]));
+        }
+    }
     let Some(capacity) = at(object, "status.capacity").cloned() else {
         return;
     };

@@ -71,11 +71,6 @@ fn default_spec(owner: &mut Value) {
             default_container(container, host_network);
         }
     }
-    for constraint in list_at_mut(owner, "spec.topologySpreadConstraints") {
-        if let Some(constraint) = constraint.as_object_mut() {
-            set_if_unset(constraint, "whenUnsatisfiable", "DoNotSchedule");
-        }
-    }
 }
 
 /// `serviceAccount` is the old name of `serviceAccountName`; both are always shown.

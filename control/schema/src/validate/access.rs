@@ -24,7 +24,12 @@ pub(super) fn validate_role(role: &Value, namespaced: bool, errors: &mut Vec<Fie
         errors.push(FieldError::required(&path, detail));
     }
     for (index, selector) in selectors.iter().enumerate() {
+        let errors_before = errors.len();
         checks::label_selector(selector, &path.index(index), errors);
+        if errors.len() > errors_before {
+            let detail = "invalid label selector.";
+            errors.push(FieldError::invalid(path.index(index), Value::Null, detail));
+        }
     }
 }
 

@@ -67,6 +67,21 @@ pub(super) fn port_number(path: &Path, port: i64, errors: &mut Vec<FieldError>) 
     }
 }
 
+/// Addresses or ranges of two families at most, one of each.
+pub(super) fn one_per_family(
+    path: &Path,
+    values: &[Value],
+    what: &str,
+    errors: &mut Vec<FieldError>,
+) {
+    let is_v6 = |value: &Value| value.as_str().is_some_and(|text| text.contains(':'));
+    let v6 = values.iter().filter(|value| is_v6(value)).count();
+    if v6 > 1 || values.len() - v6 > 1 {
+        let detail = format!("may specify no more than one {what} for each IP family");
+        errors.push(FieldError::invalid(path, values.to_vec(), detail));
+    }
+}
+
 /// A port by number or by name.
 pub(super) fn port_number_or_name(path: &Path, port: &Value, errors: &mut Vec<FieldError>) {
     match port {
@@ -145,11 +160,7 @@ pub(super) fn ip_address(path: &Path, text: &str, errors: &mut Vec<FieldError>) 
 /// An address that endpoints may have: no other pod could reach these.
 pub(super) fn endpoint_address(path: &Path, text: &str, errors: &mut Vec<FieldError>) {
     let Ok(address) = text.parse::<IpAddr>() else {
-        errors.push(FieldError::invalid(
-            path,
-            text,
-            "must be a valid IP address",
-        ));
+        ip_address(path, text, errors);
         return;
     };
     let refused = match address {

@@ -27,7 +27,13 @@ pub(super) fn validate(endpoints: &Value, errors: &mut Vec<FieldError>) {
         for (list, addresses) in [("addresses", ready), ("notReadyAddresses", unready)] {
             for (index, address) in addresses.iter().enumerate() {
                 let path = path.child(list).index(index);
-                checks::endpoint_address(&path.child("ip"), text_at(address, "ip"), errors);
+                let ip = text_at(address, "ip");
+                checks::endpoint_address(&path.child("ip"), ip, errors);
+                let node = text_at(address, "nodeName");
+                if !node.is_empty() {
+                    let problems = names::dns1123_subdomain(node);
+                    checks::problems(&path.child("nodeName"), node, problems, errors);
+                }
                 validate_hostname(address, &path, errors);
             }
         }
@@ -115,8 +121,10 @@ pub(super) fn validate_slice(slice: &Value, errors: &mut Vec<FieldError>) {
             true,
             errors,
         );
-        if let Some(number) = int_at(port, "port") {
-            checks::port_number(&path.child("port"), number, errors);
+        let app_protocol = text_at(port, "appProtocol");
+        if !app_protocol.is_empty() {
+            let problems = names::qualified_name(app_protocol);
+            checks::problems(&path.child("appProtocol"), app_protocol, problems, errors);
         }
     }
 }
@@ -137,14 +145,14 @@ fn validate_endpoint(endpoint: &Value, kind: &str, path: &Path, errors: &mut Vec
     for (index, address) in addresses.iter().filter_map(Value::as_str).enumerate() {
         let path = path_of(index);
         match kind {
-            "IPv4" if address.parse::<std::net::Ipv4Addr>().is_err() => {
+            "IPv4" if address.parse::<std::net::Ipv6Addr>().is_ok() => {
                 errors.push(FieldError::invalid(
                     path,
                     address,
                     "must be an IPv4 address",
                 ));
             }
-            "IPv6" if address.parse::<std::net::Ipv6Addr>().is_err() => {
+            "IPv6" if address.parse::<std::net::Ipv4Addr>().is_ok() => {
                 errors.push(FieldError::invalid(
                     path,
                     address,

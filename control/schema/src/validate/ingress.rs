@@ -20,7 +20,11 @@ pub(super) fn validate(ingress: &Value, errors: &mut Vec<FieldError>) {
     let spec = Path::new("spec");
     if rules.is_empty() && backend.is_none() {
         let detail = "either `defaultBackend` or `rules` must be specified";
-        errors.push(FieldError::invalid(&spec, rules.to_vec(), detail));
+        errors.push(FieldError::invalid(
+            &spec,
+            at(ingress, "spec.rules").cloned().unwrap_or_default(),
+            detail,
+        ));
     }
     if let Some(backend) = backend {
         validate_backend(backend, &spec.child("defaultBackend"), errors);
@@ -85,7 +89,8 @@ fn validate_paths(http: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     for (index, one) in paths.iter().enumerate() {
         let path = path.child("paths").index(index);
         validate_path(one, &path, errors);
-        if let Some(backend) = at(one, "backend") {
+        // Without a type the real server does not look further.
+        if let Some(backend) = at(one, "backend").filter(|_| at(one, "pathType").is_some()) {
             validate_backend(backend, &path.child("backend"), errors);
         }
     }
@@ -173,7 +178,7 @@ fn validate_service(service: &Value, path: &Path, errors: &mut Vec<FieldError>) 
     checks::required_form(
         &name_path,
         text_at(service, "name"),
-        names::dns1035_label,
+        names::dns1123_label,
         errors,
     );
     let (name, number) = (
@@ -228,8 +233,17 @@ pub(super) fn validate_class(class: &Value, errors: &mut Vec<FieldError>) {
     };
     let path = path.child("parameters");
     for key in ["kind", "name"] {
-        if text_at(parameters, key).is_empty() {
-            errors.push(FieldError::required(path.child(key), ""));
+        let value = text_at(parameters, key);
+        checks::required_form(&path.child(key), value, names::path_segment, errors);
+    }
+    type Form = fn(&str) -> Vec<String>;
+    for (key, form) in [
+        ("apiGroup", names::dns1123_subdomain as Form),
+        ("namespace", names::dns1123_label),
+    ] {
+        let value = text_at(parameters, key);
+        if !value.is_empty() {
+            checks::problems(&path.child(key), value, form(value), errors);
         }
     }
     let namespace = text_at(parameters, "namespace");

@@ -18,7 +18,6 @@ const FOREGROUND: &str = "foregroundDeletion";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NameForm {
     Label,
-    Label1035,
     Subdomain,
     PathSegment,
     /// Reviews have no name.
@@ -29,7 +28,6 @@ impl NameForm {
     fn problems(self, name: &str) -> Vec<String> {
         match self {
             NameForm::Label => names::dns1123_label(name),
-            NameForm::Label1035 => names::dns1035_label(name),
             NameForm::Subdomain => names::dns1123_subdomain(name),
             NameForm::PathSegment => names::path_segment(name),
             NameForm::Free => Vec::new(),
@@ -77,6 +75,21 @@ pub(super) fn validate(object: &Value, namespaced: bool, form: NameForm) -> Vec<
     errors
 }
 
+/// Finalizers of built-in kinds: those without a group are a closed set.
+pub(super) fn validate_finalizers(object: &Value, errors: &mut Vec<FieldError>) {
+    let finalizers = list_at(object, "metadata.finalizers")
+        .iter()
+        .filter_map(Value::as_str);
+    for (index, finalizer) in finalizers.enumerate() {
+        let standard = matches!(finalizer, ORPHAN | FOREGROUND | "kubernetes");
+        if !finalizer.contains('/') && !standard {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            let path = Path::new("metadata.finalizers").index(index);
+            errors.push(FieldError::invalid(path, finalizer, detail));
+        }
+    }
+}
+
 /// Metadata of an object inside another: everything is optional.
 pub(crate) fn validate_embedded(metadata: &Value, path: &Path) -> Vec<FieldError> {
     let mut errors = Vec::new();
@@ -93,8 +106,13 @@ pub(crate) fn validate_embedded(metadata: &Value, path: &Path) -> Vec<FieldError
     errors
 }
 
-/// What metadata of objects and of templates have in common.
-pub(super) fn validate_common(metadata: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+/// Metadata of a template: what its pods will carry. The real server leaves `metadata` out of these paths.
+pub(super) fn validate_template(metadata: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+    checks::labels(metadata, "labels", &path.child("labels"), errors);
+    validate_annotations(metadata, &path.child("annotations"), errors);
+}
+
+fn validate_common(metadata: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     checks::labels(metadata, "labels", &path.child("labels"), errors);
     validate_annotations(metadata, &path.child("annotations"), errors);
     validate_owners(metadata, &path.child("ownerReferences"), errors);

@@ -28,7 +28,13 @@ impl Kind {
         let mut errors = metadata::validate(object, self.namespaced(), self.name_form());
         match self.rules() {
             Rules::Custom(version) => errors.extend(version.validate(object)),
-            Rules::Builtin { id, .. } => content(*id, object, &mut errors),
+            Rules::Builtin { id, .. } => {
+                let free = [Builtin::Lease, Builtin::MutatingWebhookConfiguration];
+                if !free.contains(id) {
+                    metadata::validate_finalizers(object, &mut errors);
+                }
+                content(*id, object, &mut errors);
+            }
         }
         errors
     }
@@ -94,8 +100,7 @@ impl Kind {
     /// The form that names of this kind have.
     fn name_form(&self) -> NameForm {
         match self.builtin_id() {
-            Some(Builtin::Namespace) => NameForm::Label,
-            Some(Builtin::Service) => NameForm::Label1035,
+            Some(Builtin::Namespace | Builtin::Service) => NameForm::Label,
             Some(
                 Builtin::Role
                 | Builtin::RoleBinding

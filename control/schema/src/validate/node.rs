@@ -12,7 +12,8 @@ const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 const NOTE_BYTES_MAX: usize = 1024;
 
 pub(super) fn validate(node: &Value, errors: &mut Vec<FieldError>) {
-    let path = Path::new("spec.taints");
+    // The real server's path, although taints are in the spec.
+    let path = Path::new("metadata.taints");
     let mut seen: Vec<(&str, &str)> = Vec::new();
     for (index, taint) in list_at(node, "spec.taints").iter().enumerate() {
         let path = path.index(index);
@@ -42,6 +43,8 @@ pub(super) fn validate(node: &Value, errors: &mut Vec<FieldError>) {
     {
         checks::cidr(&Path::new("spec.podCIDRs").index(index), range, errors);
     }
+    let ranges = list_at(node, "spec.podCIDRs");
+    checks::one_per_family(&Path::new("spec.podCIDRs"), ranges, "CIDR", errors);
 }
 
 /// What was given to a node once stays with it.

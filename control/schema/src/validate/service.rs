@@ -74,7 +74,7 @@ pub(super) fn validate(service: &Value, errors: &mut Vec<FieldError>) {
     }
     for (index, range) in ranges.iter().filter_map(Value::as_str).enumerate() {
         checks::cidr(
-            &path.child("loadBalancerSourceRanges").index(index),
+            &path.child("LoadBalancerSourceRanges").index(index),
             range.trim(),
             errors,
         );
@@ -216,14 +216,21 @@ fn validate_addresses(service: &Value, kind: &str, errors: &mut Vec<FieldError>)
         let detail = "first value must match `clusterIP`";
         errors.push(FieldError::invalid(&path, addresses.to_vec(), detail));
     }
+    if primary.is_empty() && !addresses.is_empty() {
+        let detail = "must be empty when `clusterIP` is not specified";
+        errors.push(FieldError::invalid(&path, addresses.to_vec(), detail));
+    }
+    checks::one_per_family(&path, addresses, "IP", errors);
     for (index, address) in addresses.iter().filter_map(Value::as_str).enumerate() {
         if address != "None" {
             checks::ip_address(&path.index(index), address, errors);
         }
     }
     let families = list_at(service, "spec.ipFamilies");
+    let mut seen: Vec<&str> = Vec::new();
     for (index, family) in families.iter().filter_map(Value::as_str).enumerate() {
         let path = Path::new("spec.ipFamilies").index(index);
+        checks::unique(&path, family, &mut seen, errors);
         checks::one_of(&path, family, &["IPv4", "IPv6"], true, errors);
     }
     let policy = text_at(service, "spec.ipFamilyPolicy");

@@ -25,7 +25,7 @@ pub(super) fn validate(configuration: &Value, errors: &mut Vec<FieldError>) {
 
 fn validate_name(name: &str, path: &Path, errors: &mut Vec<FieldError>) {
     checks::required_form(path, name, names::dns1123_subdomain, errors);
-    if !name.is_empty() && name.split('.').count() < 3 {
+    if names::dns1123_subdomain(name).is_empty() && name.split('.').count() < 3 {
         let detail = "should be a domain with at least three segments separated by dots";
         errors.push(FieldError::invalid(path, name, detail));
     }
@@ -44,13 +44,21 @@ fn validate_webhook(webhook: &Value, path: &Path, errors: &mut Vec<FieldError>) 
     ] {
         checks::one_of(&path.child(key), word(key), allowed, false, errors);
     }
-    checks::one_of(
-        &path.child("sideEffects"),
-        word("sideEffects"),
-        &["None", "NoneOnDryRun"],
-        true,
-        errors,
-    );
+    match at(webhook, "sideEffects").and_then(Value::as_str) {
+        None => {
+            let detail = "must specify one of None, NoneOnDryRun";
+            errors.push(FieldError::required(path.child("sideEffects"), detail));
+        }
+        Some("None" | "NoneOnDryRun") => {}
+        Some(other) => {
+            let allowed = &["None", "NoneOnDryRun"];
+            errors.push(FieldError::not_supported(
+                path.child("sideEffects"),
+                other,
+                allowed,
+            ));
+        }
+    }
     if let Some(seconds) = int_at(webhook, "timeoutSeconds")
         && !(1..=30).contains(&seconds)
     {
@@ -73,6 +81,15 @@ fn validate_webhook(webhook: &Value, path: &Path, errors: &mut Vec<FieldError>) 
 fn validate_versions(webhook: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     let path = path.child("admissionReviewVersions");
     let versions = list_at(webhook, "admissionReviewVersions");
+    for (index, version) in versions.iter().enumerate() {
+        if versions[..index].contains(version) {
+            errors.push(FieldError::invalid(
+                path.index(index),
+                version.clone(),
+                "duplicate version",
+            ));
+        }
+    }
     if versions.is_empty() {
         let detail = "must specify one of v1, v1beta1";
         errors.push(FieldError::required(path, detail));
@@ -149,10 +166,7 @@ pub(crate) fn validate_client_config(config: &Value, path: &Path, errors: &mut V
             let path = path.child("service");
             for key in ["name", "namespace"] {
                 if text_at(service, key).is_empty() {
-                    errors.push(FieldError::required(
-                        path.child(key),
-                        format!("service {key} is required"),
-                    ));
+                    errors.push(FieldError::required(path.child(key), ""));
                 }
             }
             if let Some(port) = int_at(service, "port") {

@@ -47,24 +47,25 @@ fn validate_replicas(object: &Value, errors: &mut Vec<FieldError>) {
     let path = Path::new("spec.selector");
     let Some(selector) = at(object, "spec.selector") else {
         errors.push(FieldError::required(&path, ""));
+        mismatch(object, errors);
         return validate_template(object, errors);
     };
+    let errors_before = errors.len();
     checks::label_selector(selector, &path, errors);
+    let malformed = errors.len() > errors_before;
     match LabelSelector::from_json(selector) {
+        _ if malformed => {
+            let detail = "invalid label selector";
+            errors.push(FieldError::invalid(&path, selector.clone(), detail));
+        }
         Ok(parsed) if parsed.is_empty() => {
             let detail = "empty selector is invalid for deployment";
             errors.push(FieldError::invalid(&path, selector.clone(), detail));
         }
         Ok(parsed) => {
-            let template = at(object, "spec.template").cloned().unwrap_or_default();
-            if !parsed.matches(&template) {
-                errors.push(FieldError::invalid(
-                    "spec.template.metadata.labels",
-                    at(&template, "metadata.labels")
-                        .cloned()
-                        .unwrap_or_default(),
-                    "`selector` does not match template `labels`",
-                ));
+            let template = at(object, "spec.template").unwrap_or(&Value::Null);
+            if !parsed.matches(template) {
+                mismatch(object, errors);
             }
         }
         Err(_) => errors.push(FieldError::invalid(
@@ -76,13 +77,20 @@ fn validate_replicas(object: &Value, errors: &mut Vec<FieldError>) {
     validate_template(object, errors);
 }
 
+fn mismatch(object: &Value, errors: &mut Vec<FieldError>) {
+    const LABELS: &str = "spec.template.metadata.labels";
+    let labels = at(object, LABELS).cloned().unwrap_or_default();
+    let detail = "`selector` does not match template `labels`";
+    errors.push(FieldError::invalid(LABELS, labels, detail));
+}
+
 fn validate_template(object: &Value, errors: &mut Vec<FieldError>) {
     let Some(template) = at(object, "spec.template") else {
         return;
     };
     let path = Path::new("spec.template");
     if let Some(found) = template.get("metadata") {
-        metadata::validate_common(found, &path.child("metadata"), errors);
+        metadata::validate_template(found, &path, errors);
     }
     let spec_path = path.child("spec");
     if let Some(spec) = template.get("spec") {

@@ -14,6 +14,37 @@ const MESSAGE_POLICIES: &[&str] = &["FallbackToLogsOnError", "File"];
 const PROPAGATIONS: &[&str] = &["Bidirectional", "HostToContainer", "None"];
 const PROBES: [&str; 3] = ["livenessProbe", "readinessProbe", "startupProbe"];
 
+/// What an environment variable may show of its pod.
+const ENV_FIELDS: &[&str] = &[
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+];
+/// What a reference may name at all, of a pod.
+const POD_FIELDS: &[&str] = &[
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.hostNetwork",
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.phase",
+    "status.podIP",
+    "status.podIPs",
+];
+
 /// What a container of this list may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
@@ -247,9 +278,8 @@ fn validate_source(source: &Value, has_value: bool, path: &Path, errors: &mut Ve
             continue;
         };
         let path = path.child(key);
-        if text_at(reference, "name").is_empty() {
-            errors.push(FieldError::required(path.child("name"), ""));
-        }
+        let name = text_at(reference, "name");
+        checks::required_form(&path.child("name"), name, names::dns1123_subdomain, errors);
         checks::required_form(
             &path.child("key"),
             text_at(reference, "key"),
@@ -257,13 +287,8 @@ fn validate_source(source: &Value, has_value: bool, path: &Path, errors: &mut Ve
             errors,
         );
     }
-    if let Some(reference) = at(source, "fieldRef")
-        && text_at(reference, "fieldPath").is_empty()
-    {
-        errors.push(FieldError::required(
-            path.child("fieldRef").child("fieldPath"),
-            "",
-        ));
+    if let Some(reference) = at(source, "fieldRef") {
+        validate_field_ref(reference, ENV_FIELDS, &path.child("fieldRef"), errors);
     }
     if let Some(reference) = at(source, "resourceFieldRef")
         && text_at(reference, "resource").is_empty()
@@ -275,10 +300,51 @@ fn validate_source(source: &Value, has_value: bool, path: &Path, errors: &mut Ve
     }
 }
 
+/// A field of the pod, or one label or annotation of it: `metadata.labels['a']`.
+pub(super) fn validate_field_ref(
+    reference: &Value,
+    allowed: &[&str],
+    path: &Path,
+    errors: &mut Vec<FieldError>,
+) {
+    let field_path = path.child("fieldPath");
+    let field = text_at(reference, "fieldPath");
+    if field.is_empty() {
+        errors.push(FieldError::required(field_path, ""));
+        return;
+    }
+    if let Some((map, key)) = field
+        .split_once("['")
+        .and_then(|(map, rest)| Some((map, rest.strip_suffix("']")?)))
+    {
+        if !matches!(map, "metadata.labels" | "metadata.annotations") {
+            errors.push(FieldError::invalid(
+                path,
+                field,
+                "does not support subscript",
+            ));
+        } else {
+            checks::problems(
+                path,
+                key,
+                names::qualified_name(&key.to_lowercase()),
+                errors,
+            );
+        }
+    } else if !POD_FIELDS.contains(&field) {
+        let detail = format!("error converting fieldPath: field label not supported: {field}");
+        errors.push(FieldError::invalid(field_path, field, detail));
+    } else if !allowed.contains(&field) {
+        errors.push(FieldError::not_supported(field_path, field, allowed));
+    }
+}
+
 fn validate_mounts(container: &Value, volumes: &[&str], path: &Path, errors: &mut Vec<FieldError>) {
     let mut mounted: Vec<&str> = Vec::new();
+    // The real server names no mount where a path inside a volume is wrong.
+    let mounts = path.child("volumeMounts");
     for (index, mount) in list_at(container, "volumeMounts").iter().enumerate() {
-        let path = path.child("volumeMounts").index(index);
+        let path = mounts.index(index);
         let name = text_at(mount, "name");
         if name.is_empty() {
             errors.push(FieldError::required(path.child("name"), ""));
@@ -301,7 +367,7 @@ fn validate_mounts(container: &Value, volumes: &[&str], path: &Path, errors: &mu
         let (sub_path, expression) = (text_at(mount, "subPath"), text_at(mount, "subPathExpr"));
         for (key, value) in [("subPath", sub_path), ("subPathExpr", expression)] {
             if !value.is_empty() {
-                validate_descending(value, &path.child(key), errors);
+                validate_descending(value, &mounts.child(key), errors);
             }
         }
         if !sub_path.is_empty() && !expression.is_empty() {

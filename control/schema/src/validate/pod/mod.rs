@@ -41,14 +41,6 @@ pub(super) fn validate_spec(spec: &Value, path: &Path, errors: &mut Vec<FieldErr
     placement::validate(spec, path, errors);
     validate_names(spec, path, errors);
     validate_security_context(spec, path, errors);
-    if let Some(grace) = int_at(spec, "terminationGracePeriodSeconds").filter(|grace| *grace < 0) {
-        let detail = "must be greater than or equal to 0";
-        errors.push(FieldError::invalid(
-            path.child("terminationGracePeriodSeconds"),
-            grace,
-            detail,
-        ));
-    }
     if let Some(deadline) = int_at(spec, "activeDeadlineSeconds")
         && !(1..=i64::from(i32::MAX)).contains(&deadline)
     {
@@ -77,7 +69,10 @@ fn validate_dns(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
     let policy = text_at(spec, "dnsPolicy");
     checks::one_of(&path.child("dnsPolicy"), policy, DNS_POLICIES, true, errors);
     let servers = list_at(spec, "dnsConfig.nameservers");
-    if policy == "None" && servers.is_empty() {
+    if policy == "None" && at(spec, "dnsConfig").is_none() {
+        let detail = "must provide `dnsConfig` when `dnsPolicy` is None";
+        errors.push(FieldError::required(path.child("dnsConfig"), detail));
+    } else if policy == "None" && servers.is_empty() {
         let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
         errors.push(FieldError::required(
             path.child("dnsConfig.nameservers"),
@@ -106,12 +101,6 @@ fn validate_names(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) {
         let value = text_at(spec, key);
         if !value.is_empty() {
             checks::problems(&path.child(key), value, form(value), errors);
-        }
-    }
-    for (index, secret) in list_at(spec, "imagePullSecrets").iter().enumerate() {
-        if text_at(secret, "name").is_empty() {
-            let path = path.child("imagePullSecrets").index(index).child("name");
-            errors.push(FieldError::required(path, ""));
         }
     }
 }

@@ -20,6 +20,7 @@ pub(super) fn validate(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) 
     for (index, toleration) in list_at(spec, "tolerations").iter().enumerate() {
         validate_toleration(toleration, &path.child("tolerations").index(index), errors);
     }
+    let mut spread: Vec<(&str, &str)> = Vec::new();
     for (index, constraint) in list_at(spec, "topologySpreadConstraints")
         .iter()
         .enumerate()
@@ -29,6 +30,19 @@ pub(super) fn validate(spec: &Value, path: &Path, errors: &mut Vec<FieldError>) 
             &path.child("topologySpreadConstraints").index(index),
             errors,
         );
+        let pair = (
+            text_at(constraint, "topologyKey"),
+            text_at(constraint, "whenUnsatisfiable"),
+        );
+        if spread.contains(&pair) {
+            let path = path.child("topologySpreadConstraints").index(index);
+            let field = path.child("{topologyKey, whenUnsatisfiable}");
+            errors.push(FieldError::duplicate(
+                field,
+                format!("{{{}, {}}}", pair.0, pair.1),
+            ));
+        }
+        spread.push(pair);
     }
 }
 
@@ -131,14 +145,13 @@ fn validate_pod_term(term: &Value, path: &Path, errors: &mut Vec<FieldError>) {
             path.child("topologyKey"),
             "can not be empty",
         ));
-    } else {
-        checks::problems(
-            &path.child("topologyKey"),
-            key,
-            names::qualified_name(key),
-            errors,
-        );
     }
+    checks::problems(
+        &path.child("topologyKey"),
+        key,
+        names::qualified_name(key),
+        errors,
+    );
     for selector in ["labelSelector", "namespaceSelector"] {
         if let Some(found) = at(term, selector) {
             checks::label_selector(found, &path.child(selector), errors);
@@ -207,13 +220,13 @@ fn validate_spread(constraint: &Value, path: &Path, errors: &mut Vec<FieldError>
     }
     let action = text_at(constraint, "whenUnsatisfiable");
     let allowed = &["DoNotSchedule", "ScheduleAnyway"];
-    checks::one_of(
-        &path.child("whenUnsatisfiable"),
-        action,
-        allowed,
-        true,
-        errors,
-    );
+    if !allowed.contains(&action) {
+        errors.push(FieldError::not_supported(
+            path.child("whenUnsatisfiable"),
+            action,
+            allowed,
+        ));
+    }
     if let Some(selector) = at(constraint, "labelSelector") {
         checks::label_selector(selector, &path.child("labelSelector"), errors);
     }

@@ -8,7 +8,7 @@ use crate::value::{at, int_at, list_at, text_at};
 use crate::{FieldError, names};
 
 use super::super::checks;
-use super::container::validate_descending;
+use super::container::{validate_descending, validate_field_ref};
 
 /// File modes go up to 0777.
 const MODE_MAX: i64 = 511;
@@ -21,6 +21,14 @@ const HOST_PATH_TYPES: &[&str] = &[
     "FileOrCreate",
     "Socket",
 ];
+/// What a file of the downward API may show.
+const VOLUME_FIELDS: &[&str] = &[
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+];
 /// A token that lives shorter could not be renewed in time, one that lives longer is no short-lived token.
 const TOKEN_SECONDS_MIN: i64 = 600;
 const TOKEN_SECONDS_MAX: i64 = 1 << 32;
@@ -31,15 +39,19 @@ pub(super) fn validate_all<'s>(
     path: &Path,
     errors: &mut Vec<FieldError>,
 ) -> Vec<&'s str> {
-    let mut seen: Vec<&str> = Vec::new();
+    let (mut seen, mut usable): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
     for (index, volume) in list_at(spec, "volumes").iter().enumerate() {
         let path = path.child("volumes").index(index);
         let name = text_at(volume, "name");
+        let errors_before = errors.len();
         checks::required_form(&path.child("name"), name, names::dns1123_label, errors);
         checks::unique(&path.child("name"), name, &mut seen, errors);
         validate_source(volume, &path, errors);
+        if errors.len() == errors_before {
+            usable.push(name);
+        }
     }
-    seen
+    usable
 }
 
 fn validate_source(volume: &Value, path: &Path, errors: &mut Vec<FieldError>) {
@@ -73,7 +85,7 @@ fn validate_source(volume: &Value, path: &Path, errors: &mut Vec<FieldError>) {
         "hostPath" => validate_host_path(source, &path, errors),
         "downwardAPI" => {
             validate_mode(source, "defaultMode", &path, errors);
-            validate_downward_items(source, &path, errors);
+            validate_downward_items(source, &path, true, errors);
         }
         "projected" => validate_projected(source, &path, errors),
         "persistentVolumeClaim" => required(source, "claimName", &path, errors),
@@ -135,9 +147,19 @@ fn validate_host_path(source: &Value, path: &Path, errors: &mut Vec<FieldError>)
     checks::one_of(&path.child("type"), kind, HOST_PATH_TYPES, false, errors);
 }
 
-fn validate_downward_items(source: &Value, path: &Path, errors: &mut Vec<FieldError>) {
+fn validate_downward_items(
+    source: &Value,
+    path: &Path,
+    indexed: bool,
+    errors: &mut Vec<FieldError>,
+) {
     for (index, item) in list_at(source, "items").iter().enumerate() {
-        let path = path.child("items").index(index);
+        // Inside of projected volumes the real server names no item.
+        let path = if indexed {
+            path.child("items").index(index)
+        } else {
+            path.clone()
+        };
         required(item, "path", &path, errors);
         validate_file(text_at(item, "path"), &path.child("path"), errors);
         match (at(item, "fieldRef"), at(item, "resourceFieldRef")) {
@@ -149,25 +171,26 @@ fn validate_downward_items(source: &Value, path: &Path, errors: &mut Vec<FieldEr
                 let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
                 errors.push(FieldError::invalid(&path, "resource", detail));
             }
-            _ => {}
+            (Some(reference), None) => {
+                validate_field_ref(reference, VOLUME_FIELDS, &path.child("fieldRef"), errors);
+            }
+            (None, Some(_)) => {}
         }
         validate_mode(item, "mode", &path, errors);
     }
 }
 
-fn validate_projected(source: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    validate_mode(source, "defaultMode", path, errors);
+fn validate_projected(source: &Value, projected: &Path, errors: &mut Vec<FieldError>) {
+    validate_mode(source, "defaultMode", projected, errors);
+    let mut files: Vec<&str> = Vec::new();
     for (index, one) in list_at(source, "sources").iter().enumerate() {
-        let path = path.child("sources").index(index);
+        let path = projected.child("sources").index(index);
         let kinds = one
             .as_object()
             .into_iter()
             .flatten()
             .filter(|(_, inner)| !inner.is_null());
         let kinds: Vec<&String> = kinds.map(|(kind, _)| kind).collect();
-        if kinds.is_empty() {
-            errors.push(FieldError::required(&path, "must specify a source"));
-        }
         for other in kinds.iter().skip(1) {
             let detail = "may not specify more than 1 volume type per source";
             errors.push(FieldError::forbidden(path.child(other), detail));
@@ -179,16 +202,47 @@ fn validate_projected(source: &Value, path: &Path, errors: &mut Vec<FieldError>)
             }
         }
         if let Some(inner) = at(one, "downwardAPI") {
-            validate_downward_items(inner, &path.child("downwardAPI"), errors);
+            validate_downward_items(inner, &path.child("downwardAPI"), false, errors);
+        }
+        for (file, owner) in files_of(one) {
+            if files.contains(&file) {
+                let detail = "conflicting duplicate paths";
+                errors.push(FieldError::invalid(projected, owner, detail));
+            }
+            files.push(file);
         }
         if let Some(token) = at(one, "serviceAccountToken") {
+            required(token, "path", projected, errors);
             validate_token(token, &path.child("serviceAccountToken"), errors);
         }
     }
 }
 
+/// The files that a source makes, each with the name that a conflict is reported by.
+fn files_of(source: &Value) -> Vec<(&str, &str)> {
+    let mut files = Vec::new();
+    for kind in ["secret", "configMap", "downwardAPI"] {
+        let Some(inner) = at(source, kind) else {
+            continue;
+        };
+        for item in list_at(inner, "items") {
+            let file = text_at(item, "path");
+            let owner = if kind == "downwardAPI" {
+                file
+            } else {
+                text_at(inner, "name")
+            };
+            files.push((file, owner));
+        }
+    }
+    if let Some(token) = at(source, "serviceAccountToken") {
+        files.push((text_at(token, "path"), text_at(token, "path")));
+    }
+    files.retain(|(file, _)| !file.is_empty());
+    files
+}
+
 fn validate_token(token: &Value, path: &Path, errors: &mut Vec<FieldError>) {
-    required(token, "path", path, errors);
     validate_file(text_at(token, "path"), &path.child("path"), errors);
     let Some(seconds) = int_at(token, "expirationSeconds") else {
         return;
