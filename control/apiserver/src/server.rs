@@ -21,6 +21,9 @@ use crate::metrics::Metrics;
 use crate::objects::{self, decode};
 use crate::outbound::Outbound;
 
+/// Bytes of a stored object, as in etcd by default: larger ones make every list and watch of their kind slow.
+const OBJECT_BYTES_MAX: usize = 1536 * 1024;
+
 /// One API server.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -127,6 +130,14 @@ impl Server {
         expect: Expect,
         value: Option<Bytes>,
     ) -> Result<Result<Revision, Option<Arc<Entry>>>, Failure> {
+        if value
+            .as_ref()
+            .is_some_and(|value| value.len() > OBJECT_BYTES_MAX)
+        {
+            return Err(Failure::too_large(format!(
+                "the object is too large to be stored: limit is {OBJECT_BYTES_MAX} bytes"
+            )));
+        }
         let started = std::time::Instant::now();
         let write = Write {
             key: key.into(),

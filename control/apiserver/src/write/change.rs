@@ -5,7 +5,7 @@ use meshgate_schema::{Decoded, Failure, Media, PatchType};
 use meshgate_store::{Entry, Expect};
 use serde_json::Value;
 
-use super::create::{create_object, is_service};
+use super::create::{create_object, is_service, unsupported};
 use super::{admit, metadata};
 use crate::admission::{self, Operation};
 use crate::custom;
@@ -189,11 +189,12 @@ async fn attempt(
     if part != Part::Status && call.kind.generation_changes(&new, old) {
         metadata::next_generation(&mut new);
     }
-    let errors = match part {
+    let mut errors = match part {
         Part::Main => call.kind.validate_update(&new, old),
         Part::Status => call.kind.validate_status_update(&new, old),
         Part::Special => Vec::new(),
     };
+    errors.extend(unsupported(call, &new));
     if !errors.is_empty() {
         return Err(invalid(&errors));
     }

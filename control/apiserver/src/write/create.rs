@@ -1,13 +1,13 @@
 //! Creation.
 
 use jiff::Timestamp;
-use meshgate_schema::{Failure, Media};
+use meshgate_schema::{Failure, FieldError, Media};
 use meshgate_store::Expect;
 use rand::Rng as _;
 use serde_json::Value;
 
 use super::{admit, metadata};
-use crate::admission::{self, Operation};
+use crate::admission::{self, Operation, webhook};
 use crate::custom;
 use crate::http::options::WriteOptions;
 use crate::objects::{self, encode, meta, metadata_mut, set_resource_version};
@@ -116,11 +116,21 @@ fn complete(call: &Call, object: &mut Value) -> Result<Option<Reservation>, Fail
     if custom::is_definition(&call.kind) {
         custom::complete(&call.server.live, object, Timestamp::now());
     }
-    let errors = call.kind.validate_create(object);
+    let mut errors = call.kind.validate_create(object);
+    errors.extend(unsupported(call, object));
     if errors.is_empty() {
         Ok(held)
     } else {
         Err(invalid(&errors))
+    }
+}
+
+/// What Kubernetes would take and this server cannot do.
+pub(crate) fn unsupported(call: &Call, object: &Value) -> Vec<FieldError> {
+    if call.kind.plural() == "mutatingwebhookconfigurations" && !call.kind.is_custom() {
+        webhook::unsupported(object)
+    } else {
+        Vec::new()
     }
 }
 

@@ -31,6 +31,46 @@ async fn bodies_have_a_limit() {
 }
 
 #[tokio::test]
+async fn a_stored_object_has_a_limit() {
+    let api = Api::start().await;
+    let event = |bytes: usize| {
+        let source = "x".repeat(bytes);
+        format!(
+            r#"{{"metadata":{{"name":"e"}},"involvedObject":{{"namespace":"default"}},"source":{{"component":"{source}"}}}}"#
+        )
+    };
+    let path = "POST /api/v1/namespaces/default/events";
+    let too_large = r#"413 reason="RequestEntityTooLarge""#;
+    api.check(path, &event(1600 * 1024), too_large).await;
+    api.check(path, &event(1000), "201").await;
+}
+
+#[tokio::test]
+async fn patches_have_limits() {
+    let api = Api::start().await;
+    api.create(CMS, r#"{"metadata":{"name":"a"},"data":{"k":"v"}}"#)
+        .await;
+    let patch = |operations: Vec<String>| {
+        let body = format!("[{}]", operations.join(","));
+        let api = &api;
+        async move {
+            let json_patch = [("content-type", "application/json-patch+json")];
+            let request = format!("PATCH {CMS}/a");
+            api.ask_as(As::Admin, &request, &body, &json_patch)
+                .await
+                .code
+        }
+    };
+    let copies = (0..40).map(|n| format!(r#"{{"op":"copy","from":"/data","path":"/data/x{n}"}}"#));
+    assert_eq!(patch(copies.collect()).await, 413);
+    let test = r#"{"op":"test","path":"/data/k","value":"v"}"#;
+    assert_eq!(patch(vec![test.to_owned(); 10_001]).await, 413);
+    let deep = format!("{}1{}", r#"{"data":"#.repeat(30_000), "}".repeat(30_000));
+    let code = api.ask(&format!("PATCH {CMS}/a"), &deep).await.code;
+    assert_eq!(code, 400, "refused before it is read as YAML");
+}
+
+#[tokio::test]
 async fn yaml_that_grows_is_refused() {
     let api = Api::start().await;
     let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");

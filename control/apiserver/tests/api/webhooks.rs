@@ -298,3 +298,22 @@ async fn a_service_is_found_by_its_endpoints() {
     // The API server's own Service has an endpoint with a certificate for its name, but is no webhook.
     problem("kubernetes", "the server answered 40").await;
 }
+
+#[tokio::test]
+async fn what_is_not_honoured_is_refused() {
+    let api = Api::start().await;
+    let configuration = json!({"metadata": {"name": "c"}, "webhooks": [{
+        "name": "c.a.test",
+        "clientConfig": {"url": "https://127.0.0.1:1/"},
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "matchConditions": [{"name": "n", "expression": "true"}],
+    }]});
+    let expected = r#"422 details.causes.0.field="webhooks[0].matchConditions""#;
+    api.check(
+        &format!("POST {CONFIGURATIONS}"),
+        &configuration.to_string(),
+        expected,
+    )
+    .await;
+}

@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::Operation;
 use crate::server::Call;
 
-pub(crate) use rules::Webhook;
+pub(crate) use rules::{Webhook, unsupported};
 
 const CONFIGURATION_GROUP: &str = "admissionregistration.k8s.io";
 

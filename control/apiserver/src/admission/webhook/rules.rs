@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use meshgate_schema::LabelSelector;
+use meshgate_schema::{FieldError, LabelSelector};
 use serde_json::Value;
 
 use crate::admission::Operation;
@@ -139,6 +139,20 @@ impl Webhook {
         // Other cluster-wide objects are in no namespace that could be left out.
         true
     }
+}
+
+/// What a configuration asks for that webhooks here do not honour: better refused than called too often.
+pub(crate) fn unsupported(configuration: &Value) -> Vec<FieldError> {
+    let webhooks = configuration["webhooks"].as_array().into_iter().flatten();
+    let conditional = webhooks.enumerate().filter(|(_, webhook)| {
+        let conditions = webhook["matchConditions"].as_array();
+        conditions.is_some_and(|conditions| !conditions.is_empty())
+    });
+    let errors = conditional.map(|(at, _)| {
+        let detail = "CEL conditions are not supported by this server; use rules and selectors";
+        FieldError::forbidden(format!("webhooks[{at}].matchConditions"), detail)
+    });
+    errors.collect()
 }
 
 fn namespace(server: &Server, name: &str) -> Option<Value> {
