@@ -33,6 +33,8 @@ async fn main() -> anyhow::Result<()> {
 fn seconds(variable: &str) -> anyhow::Result<Option<Duration>> {
     match std::env::var(variable) {
         Err(_) => Ok(None),
-        Ok(text) => Ok(Some(Duration::from_secs(text.parse().with_context(|| format!("{variable}={text}"))?))),
+        Ok(text) => Ok(Some(Duration::from_secs(
+            text.parse().with_context(|| format!("{variable}={text}"))?,
+        ))),
     }
 }
