@@ -16,6 +16,9 @@ const EARLY_MIN: Duration = Duration::from_millis(20);
 /// The same for commands, each of which costs a process.
 const EARLY_EXEC_MIN: Duration = Duration::from_millis(200);
 
+/// Until this wait they double.
+const EARLY_STEEP: Duration = Duration::from_millis(80);
+
 /// What the results so far say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -57,10 +60,15 @@ impl Schedule {
             Some(_) => EARLY_EXEC_MIN,
             None => EARLY_MIN,
         };
+        let delay = seconds(probe.initial_delay_seconds, 0);
         Schedule {
             kind,
             period,
-            initial_delay: seconds(probe.initial_delay_seconds, 0),
+            // A program that has just started is not dead: asking at once would only count its start against it.
+            initial_delay: match kind {
+                ProbeKind::Liveness => delay.max(period),
+                ProbeKind::Startup | ProbeKind::Readiness => delay,
+            },
             success_threshold: count(probe.success_threshold, 1),
             failure_threshold: count(probe.failure_threshold, 3),
             early,
@@ -104,7 +112,11 @@ impl Schedule {
         }
         let wait = if eager {
             let wait = self.early.min(self.period);
-            self.early *= 2;
+            // Fast at first, then so that an attempt comes at most a quarter of the time so far too late.
+            self.early = match self.early < EARLY_STEEP {
+                true => self.early * 2,
+                false => self.early * 5 / 4,
+            };
             wait
         } else {
             self.period
@@ -156,10 +168,10 @@ mod tests {
         check(
             Startup,
             serde_json::json!({"periodSeconds": 1, "failureThreshold": 2}),
-            "--------",
-            "0:? 20:? 60:? 140:? 300:? 620:? 1260:fail 2260:fail",
+            "----------",
+            "0:? 20:? 60:? 140:? 240:? 365:? 521:? 716:? 960:? 1265:fail",
         );
-        check(Liveness, plain, "---", "0:? 1000:? 2000:fail");
+        check(Liveness, plain, "---", "1000:? 2000:? 3000:fail");
         check(
             Readiness,
             serde_json::json!({"initialDelaySeconds": 5, "successThreshold": 2}),
@@ -170,7 +182,7 @@ mod tests {
             Readiness,
             serde_json::json!({"exec": {"command": ["x"]}, "periodSeconds": 1}),
             "--+",
-            "0:? 200:? 600:pass",
+            "0:? 200:? 450:pass",
         );
     }
 }

@@ -7,6 +7,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 
 use super::Served;
@@ -60,7 +61,7 @@ fn answer(
     container: &str,
     options: &Options,
 ) -> Result<Body, Refusal> {
-    let uid = {
+    let (uid, waits_for) = {
         let entries = served.pods.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = entries
             .get(&(namespace.to_owned(), pod.to_owned()))
@@ -78,7 +79,8 @@ fn answer(
                 format!("container {container} is not valid for pod {pod}"),
             ));
         }
-        entry.pod.metadata.uid.clone().unwrap_or_default()
+        let uid = entry.pod.metadata.uid.clone().unwrap_or_default();
+        (uid, waiting_reason(&entry.pod, container))
     };
     let record = PodRecord::read(&served.paths.pod_data(&uid)).unwrap_or_default();
     let known = record
@@ -88,9 +90,7 @@ fn answer(
     let Some(known) = known else {
         return Err((
             StatusCode::BAD_REQUEST,
-            format!(
-                "container {container:?} in pod {pod:?} is waiting to start: ContainerCreating"
-            ),
+            format!("container {container:?} in pod {pod:?} is waiting to start: {waits_for}"),
         ));
     };
     let run = match (options.previous.0, known.run) {
@@ -130,6 +130,17 @@ fn answer(
     Ok(Body::from_stream(follow::stream(
         source, files, start, running,
     )))
+}
+
+fn waiting_reason(pod: &Pod, container: &str) -> String {
+    let statuses = pod.status.iter().flat_map(|status| {
+        let inits = status.init_container_statuses.iter().flatten();
+        inits.chain(status.container_statuses.iter().flatten())
+    });
+    statuses
+        .filter(|status| status.name == container)
+        .find_map(|status| status.state.as_ref()?.waiting.as_ref()?.reason.clone())
+        .unwrap_or_else(|| "ContainerCreating".to_owned())
 }
 
 fn wanted(options: &Options) -> Wanted {
