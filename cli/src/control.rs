@@ -158,7 +158,6 @@ fn push_options(args: &ControlArgs, pki: &ClusterPki) -> anyhow::Result<meshgate
         webhook_listener: listen(args.webhook_listen)?,
         serving_cert_pem,
         serving_key_pem,
-        cluster_ca_pem: pki.ca_pem().to_owned(),
         trust_domain: names::TRUST_DOMAIN.to_owned(),
         cert_ttl: args.cert_ttl,
         edge_addresses: args

@@ -60,8 +60,6 @@ pub struct Options {
     pub serving_cert_pem: String,
     /// Key of `serving_cert_pem`.
     pub serving_key_pem: String,
-    /// The cluster's CA (not the mesh's).
-    pub cluster_ca_pem: String,
     /// SPIFFE trust domain of workload identities.
     pub trust_domain: String,
     /// Lifetime of workload certificates.
