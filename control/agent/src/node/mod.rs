@@ -102,7 +102,17 @@ async fn register(api: &Api<Node>, facts: &Facts) -> Result<(), kube::Error> {
     let wanted = object::object(facts);
     let known = match api.get_opt(&facts.name).await? {
         Some(known) => known,
-        None => create(api, &facts.name, &wanted).await?,
+        None => {
+            // With its status, as kubelets do: a server that takes it over has a ready node after one write.
+            let mut whole = wanted.clone();
+            whole["status"] =
+                object::status(facts, &Node::default(), Timestamp::now())["status"].take();
+            let made = create(api, &facts.name, &whole).await?;
+            if says_ready(&made) {
+                return Ok(());
+            }
+            made
+        }
     };
     if !object::is_current(&known, &wanted) {
         let patch = Patch::Merge(&wanted);

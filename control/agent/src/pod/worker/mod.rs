@@ -198,6 +198,7 @@ impl Worker {
                     let update = self.updates.borrow_and_update().clone();
                     self.pod = update.pod;
                     self.gone = update.gone;
+                    self.take_images();
                 }
                 Some(told) = self.told.recv() => {
                     self.take(told);
@@ -246,6 +247,22 @@ impl Worker {
         }
         self.publish();
         Step::Wait(self.next)
+    }
+
+    /// The image is the one thing of a container that may change while the pod lives: it runs again with the new one.
+    fn take_images(&mut self) {
+        for slot in 0..self.slots.len() {
+            let name = self.slots[slot].name();
+            let wanted = super::downward::containers(&self.pod).find(|wanted| wanted.name == name);
+            let Some(image) = wanted.map(|wanted| wanted.image.clone()) else {
+                continue;
+            };
+            if image != self.slots[slot].spec.image {
+                let message = format!("Container {name} definition changed, will be restarted");
+                self.slots[slot].spec.image = image;
+                self.stop(slot, Instant::now() + self.grace(), &message);
+            }
+        }
     }
 
     /// Takes news, unless it is of a run that is over.
