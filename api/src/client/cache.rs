@@ -262,7 +262,6 @@ impl<K: Resource> Cache<K> {
         {
             listing.insert(key.clone());
         }
-        self.observe(&object);
         let after = Arc::new(object);
         let before = {
             let mut objects = self
@@ -272,6 +271,8 @@ impl<K: Resource> Cache<K> {
                 .unwrap_or_else(PoisonError::into_inner);
             objects.insert(key, Arc::clone(&after))
         };
+        // Only now: whoever waits for this version must find the object.
+        self.observe(&after);
         match before {
             None => self.tell(&Change::Added(after)),
             Some(before) if same_version(&*before, &*after) => {}
@@ -287,13 +288,13 @@ impl<K: Resource> Cache<K> {
     /// Forgets an object; the argument is its last state.
     pub fn delete(&self, object: K) {
         let key = Key::of(&object);
-        self.observe(&object);
         let known = self
             .shared
             .objects
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&key);
+        self.observe(&object);
         if known.is_some() {
             self.tell(&Change::Deleted(Arc::new(object)));
         }
