@@ -49,16 +49,8 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Ed
 
     // What outlives the drain: probes still want an answer, and certificates may still be renewed.
     let background = CancellationToken::new();
-    let mut admin = JoinSet::new();
-    for address in [options.ready, options.metrics] {
-        let socket = bind(address)?;
-        let served = Admin {
-            metrics: engine.metrics().clone(),
-            readiness: readiness.clone(),
-        };
-        let stop = background.clone();
-        admin.spawn(async move { served.serve(socket, stop).await });
-    }
+    let sockets = [bind(options.ready)?, bind(options.metrics)?];
+    let mut admin = serve_admin(sockets, &engine, &readiness, &background);
     let everything = |kind| (kind, vec!["*".to_owned()]);
     let wants = Wants {
         role: Role::Edge,
@@ -104,6 +96,25 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Ed
     link.ended().await;
     while admin.join_next().await.is_some() {}
     served.map_err(EdgeError::Engine)
+}
+
+/// What probes and people ask, until `stop`.
+fn serve_admin(
+    sockets: [TcpListener; 2],
+    engine: &Engine,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) -> JoinSet<io::Result<()>> {
+    let mut serving = JoinSet::new();
+    for socket in sockets {
+        let admin = Admin {
+            metrics: engine.metrics().clone(),
+            readiness: readiness.clone(),
+        };
+        let stop = stop.clone();
+        serving.spawn(async move { admin.serve(socket, stop).await });
+    }
+    serving
 }
 
 fn listeners(options: &Options) -> Result<Vec<Listener>, EdgeError> {

@@ -72,15 +72,12 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Si
 
     // What outlives the drain: probes still want an answer, and certificates may still be renewed.
     let background = CancellationToken::new();
-    let mut admin = JoinSet::new();
-    for socket in [sockets.ready, sockets.metrics] {
-        let served = Admin {
-            metrics: engine.metrics().clone(),
-            readiness: readiness.clone(),
-        };
-        let stop = background.clone();
-        admin.spawn(async move { served.serve(socket, stop).await });
-    }
+    let mut admin = serve_admin(
+        [sockets.ready, sockets.metrics],
+        &engine,
+        &readiness,
+        &background,
+    );
     let (known, mut workload_known) = watch::channel(false);
     let pod = &options.control.pod;
     let wants = Wants {
@@ -127,6 +124,25 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Si
     link.ended().await;
     while admin.join_next().await.is_some() {}
     served.map_err(SidecarError::Engine)
+}
+
+/// What probes and people ask, until `stop`.
+fn serve_admin(
+    sockets: [TcpListener; 2],
+    engine: &Engine,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) -> JoinSet<io::Result<()>> {
+    let mut serving = JoinSet::new();
+    for socket in sockets {
+        let admin = Admin {
+            metrics: engine.metrics().clone(),
+            readiness: readiness.clone(),
+        };
+        let stop = stop.clone();
+        serving.spawn(async move { admin.serve(socket, stop).await });
+    }
+    serving
 }
 
 /// All sockets, opened while this may still fail without harm.

@@ -28,7 +28,10 @@ impl OwnTraffic {
 /// Gives up huge pages: with them each touched corner of the heap counts for 2 MiB, ten times what a sidecar uses.
 pub(crate) fn use_small_pages() {
     if let Err(errno) = prctl::set_thp_disable(true) {
-        warn!(reason = errno.desc(), "cannot give up huge pages; memory use will be higher");
+        warn!(
+            reason = errno.desc(),
+            "cannot give up huge pages; memory use will be higher"
+        );
     }
 }
 

@@ -393,4 +393,12 @@ fn renewal_and_a_dead_control_plane_fail_no_request() {
     for _ in 0..20 {
         assert_eq!(mesh.call().expect("an answer").status, 200);
     }
+    // Nobody can say what this destination is: it is passed on all the same.
+    mesh.net.gateway.enter(|| http::serve_heads(GATEWAY, 7000));
+    let unknown = SocketAddr::from((GATEWAY, 7000));
+    let answer = mesh
+        .front
+        .host
+        .enter(move || http::get(unknown, "unknown", "/"));
+    assert_eq!(answer.expect("an answer").status, 200);
 }
