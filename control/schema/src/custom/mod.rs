@@ -1,7 +1,7 @@
 //! Custom resources: the kinds that CustomResourceDefinitions add.
 //!
 //! Schemas are interpreted as the JSON that they are: parsed into nothing larger, shared by all versions that use them.
-//! `x-kubernetes-validations` (CEL) are accepted, stored and published but not evaluated: [`validate`] calls
+//! `x-kubernetes-validations` (CEL) are accepted, stored and published but not evaluated: `CustomVersion::validate` calls
 //! `rules::check` after everything else, which is where an evaluator belongs.
 
 mod default;
