@@ -12,7 +12,7 @@
 
 mod admission;
 mod aggregation;
-pub mod auth;
+mod auth;
 mod bootstrap;
 mod custom;
 mod dispatch;

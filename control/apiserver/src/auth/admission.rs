@@ -9,7 +9,7 @@ use super::{Attributes, Auth, Denied, MASTERS, RBAC_GROUP, State, User};
 
 /// A write that is otherwise ready to be stored.
 #[derive(Clone, Copy, Debug)]
-pub struct Write<'a> {
+pub(crate) struct Write<'a> {
     /// `create`, `update` (patches too) or `delete`.
     pub verb: &'a str,
     pub group: &'a str,
@@ -23,7 +23,7 @@ pub struct Write<'a> {
 
 impl Auth {
     /// Call after mutation and before storing, for every write.
-    pub fn admit(&self, user: &User, write: &Write<'_>) -> Result<(), Denied> {
+    pub(crate) fn admit(&self, user: &User, write: &Write<'_>) -> Result<(), Denied> {
         let state = self.read();
         if let Some(node) = node::name_of(user) {
             let of_node = NodeWrite {

@@ -10,7 +10,7 @@ const MANIFESTS: &str = include_str!("bootstrap.yaml");
 
 /// Objects to create at start where they are missing. Where they exist, rules and subjects that they lack are added
 /// (unless their annotation `rbac.authorization.kubernetes.io/autoupdate` says `"false"`), and nothing is taken away.
-pub fn bootstrap() -> Vec<Value> {
+pub(crate) fn bootstrap() -> Vec<Value> {
     let documents = serde_norway::Deserializer::from_str(MANIFESTS);
     let mut objects: Vec<Value> = documents
         .map(|document| {

@@ -38,14 +38,14 @@ use self::token::Verified;
 
 pub(crate) use self::aggregation::write_aggregated_rules;
 
-pub use self::admission::Write;
-pub use self::bootstrap::bootstrap;
-pub use self::request::Request;
-pub use self::review::Review;
-pub use self::user::{Attributes, Denied, User};
+pub(crate) use self::admission::Write;
+pub(crate) use self::bootstrap::bootstrap;
+pub(crate) use self::request::Request;
+pub(crate) use self::review::Review;
+pub(crate) use self::user::{Attributes, Denied, User};
 
 /// Issuer of service-account tokens, and the audience that the API server itself accepts.
-pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 const MASTERS: &str = "system:masters";
@@ -58,7 +58,7 @@ const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 
 /// What [`Auth`] starts from.
 #[derive(Clone)]
-pub struct AuthOptions {
+pub(crate) struct AuthOptions {
     /// Private key that signs service-account tokens: ECDSA P-256 or RSA, PKCS#8.
     pub sa_key_pem: String,
     /// Roots of client certificates.
@@ -72,7 +72,7 @@ impl std::fmt::Debug for AuthOptions {
 }
 
 /// One per server.
-pub struct Auth {
+pub(crate) struct Auth {
     key: SigningKey,
     clients: Arc<dyn ClientCertVerifier>,
     /// A lock rather than a swapped snapshot: pods change all the time and copying their index with each change would
@@ -90,7 +90,7 @@ struct State {
 }
 
 impl Auth {
-    pub fn new(options: &AuthOptions) -> Result<Self, AuthError> {
+    pub(crate) fn new(options: &AuthOptions) -> Result<Self, AuthError> {
         let key = SigningKey::from_pem(&options.sa_key_pem)?;
         let mut roots = RootCertStore::empty();
         for root in CertificateDer::pem_slice_iter(options.client_ca_pem.as_bytes()) {
@@ -115,12 +115,12 @@ impl Auth {
     }
 
     /// For the server's TLS configuration: certificates are optional, but what is shown must be good.
-    pub fn tls_verifier(&self) -> Arc<dyn ClientCertVerifier> {
+    pub(crate) fn tls_verifier(&self) -> Arc<dyn ClientCertVerifier> {
         self.clients.clone()
     }
 
     /// Takes in a committed write, `None` for a deletion. Counts from the next decision on.
-    pub fn update(
+    pub(crate) fn update(
         &self,
         group: &str,
         resource: &str,
@@ -140,7 +140,7 @@ impl Auth {
     }
 
     /// May `user` do this? The refusal is the whole message of the answer.
-    pub fn authorize(&self, user: &User, what: &Attributes<'_>) -> Result<(), Denied> {
+    pub(crate) fn authorize(&self, user: &User, what: &Attributes<'_>) -> Result<(), Denied> {
         let state = self.read();
         match state.decide(user, what) {
             Decision::Allowed(_) => Ok(()),
@@ -149,7 +149,7 @@ impl Auth {
     }
 
     /// The rules that an aggregated ClusterRole has at this moment; `None` for any other.
-    pub fn aggregated_rules(&self, name: &str) -> Option<Value> {
+    pub(crate) fn aggregated_rules(&self, name: &str) -> Option<Value> {
         self.read().rbac.aggregated_rules(name)
     }
 
@@ -171,7 +171,7 @@ impl std::fmt::Debug for Auth {
 }
 
 /// Whether [`Auth::update`] wants the objects of this resource.
-pub fn needs(group: &str, resource: &str) -> bool {
+pub(crate) fn needs(group: &str, resource: &str) -> bool {
     match group {
         "" => live::RESOURCES.contains(&resource),
         RBAC_GROUP => rbac::RESOURCES.contains(&resource),

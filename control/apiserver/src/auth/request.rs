@@ -17,7 +17,7 @@ const IMPERSONATED_MAX: usize = 64;
 
 /// What of a request tells who sent it.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub(crate) struct Request<'a> {
     pub path: &'a str,
     pub headers: &'a HeaderMap,
     /// The connection's client certificates, verified in the handshake; leaf first.
@@ -26,7 +26,11 @@ pub struct Request<'a> {
 
 impl Auth {
     /// The user of a request, after impersonation.
-    pub fn authenticate(&self, request: &Request<'_>, now: Timestamp) -> Result<User, Denied> {
+    pub(crate) fn authenticate(
+        &self,
+        request: &Request<'_>,
+        now: Timestamp,
+    ) -> Result<User, Denied> {
         let user = self.sender(request, now)?;
         match impersonated(request.headers)? {
             None => Ok(user),

@@ -9,7 +9,7 @@ use super::{Attributes, Auth, Decision, ISSUER, MASTERS, User, node};
 
 /// Kinds of reviews.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Review {
+pub(crate) enum Review {
     Token,
     SelfSubject,
     SubjectAccess,
@@ -20,7 +20,7 @@ pub enum Review {
 
 impl Review {
     /// The review that is created at this resource.
-    pub fn of(group: &str, resource: &str) -> Option<Self> {
+    pub(crate) fn of(group: &str, resource: &str) -> Option<Self> {
         match (group, resource) {
             ("authentication.k8s.io", "tokenreviews") => Some(Self::Token),
             ("authentication.k8s.io", "selfsubjectreviews") => Some(Self::SelfSubject),
@@ -58,7 +58,7 @@ impl Review {
 
 impl Auth {
     /// Answers a review; `user` is who asks, authorized to create it.
-    pub fn create_review(
+    pub(crate) fn create_review(
         &self,
         review: Review,
         user: &User,
@@ -186,12 +186,12 @@ impl Auth {
     }
 
     /// The keys that service-account tokens are verified with (RFC 7517), for `/openid/v1/jwks`.
-    pub fn jwks(&self) -> Value {
+    pub(crate) fn jwks(&self) -> Value {
         self.key.key_set()
     }
 
     /// OpenID Connect discovery, for `/.well-known/openid-configuration`.
-    pub fn openid_configuration(&self) -> Value {
+    pub(crate) fn openid_configuration(&self) -> Value {
         json!({
             "issuer": ISSUER,
             "jwks_uri": format!("{ISSUER}/openid/v1/jwks"),

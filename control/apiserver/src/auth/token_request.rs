@@ -18,7 +18,7 @@ const AUDIENCES_MAX: usize = 32;
 
 impl Auth {
     /// `serviceaccounts/NAME/token`: a new token for an account, from a TokenRequest.
-    pub fn create_token(
+    pub(crate) fn create_token(
         &self,
         user: &User,
         namespace: &str,

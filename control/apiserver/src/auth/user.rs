@@ -8,7 +8,7 @@ use super::{ANONYMOUS, AUTHENTICATED, SERVICE_ACCOUNT_PREFIX, UNAUTHENTICATED};
 
 /// An authenticated (or anonymous) user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct User {
+pub(crate) struct User {
     pub name: String,
     /// Empty where there is none.
     pub uid: String,
@@ -68,7 +68,7 @@ pub(super) fn service_account_groups(namespace: &str) -> Vec<String> {
 
 /// What is asked. Parts that do not apply are empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attributes<'a> {
+pub(crate) enum Attributes<'a> {
     Resource {
         verb: &'a str,
         group: &'a str,
@@ -128,7 +128,7 @@ pub(super) fn subject(group: &str, resource: &str, name: &str) -> String {
 
 /// A refused request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Denied {
+pub(crate) enum Denied {
     /// Not known who asks: 401. The reason is for the log; the answer says only "Unauthorized".
     #[error("{0}")]
     Unauthorized(String),
@@ -138,7 +138,7 @@ pub enum Denied {
 }
 
 impl Denied {
-    pub fn code(&self) -> u16 {
+    pub(crate) fn code(&self) -> u16 {
         match self {
             Self::Unauthorized(_) => 401,
             Self::Forbidden(_) => 403,
@@ -146,7 +146,7 @@ impl Denied {
     }
 
     /// `reason` of the answered Status.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Unauthorized(_) => "Unauthorized",
             Self::Forbidden(_) => "Forbidden",
@@ -154,7 +154,7 @@ impl Denied {
     }
 
     /// `message` of the answered Status.
-    pub fn message(&self) -> &str {
+    pub(crate) fn message(&self) -> &str {
         match self {
             Self::Unauthorized(_) => "Unauthorized",
             Self::Forbidden(message) => message,
