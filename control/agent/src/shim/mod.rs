@@ -5,7 +5,7 @@
 //!          ◄─one line: pid or error──
 //! agent ──SIGTERM / SIGUSR1──► passed on as stop signal / SIGKILL: the shim is the parent, so the pid is never another's
 //! ```
-//! Everything lasting goes through files in DIR ([`files`]); a new agent needs nothing else. No threads, no runtime:
+//! Everything lasting goes through files in DIR (module `files`); a new agent needs nothing else. No threads, no runtime:
 //! cloning into namespaces wants a single thread, and there is one shim for each container.
 
 mod console;
