@@ -3,12 +3,12 @@
 //! The semantics are etcd's, as far as an API server needs them:
 //! - one revision counts every write of every key; it never falls, also not over a crash;
 //! - a write names what it expects of its key ([`Expect`]) and is refused otherwise;
-//! - an acknowledged write is fsynced. Many writers share one fsync (see [`writer`]);
+//! - an acknowledged write is fsynced. Many writers share one fsync (module `writer`);
 //! - reads and watches see committed writes only, in revision order, and are served from memory.
 //!
 //! Deliberately absent: leases (the API server expires Events and tokens by itself) and multi-key transactions.
 //! A cluster-wide store (etcd) would take the place of [`Store`] as a whole; the file format is behind
-//! [`journal::Journal`], which is also where the tests inject faults.
+//! the trait `journal::Journal`, which is also where the tests inject faults.
 
 mod journal;
 mod memory;
