@@ -26,6 +26,8 @@ pub(super) enum Via<'a> {
     Device(&'a str),
     /// A gateway outside every network of the device.
     OnLink(&'a str, Ipv4Addr),
+    /// Nowhere: senders are told at once.
+    Unreachable,
 }
 
 impl Link {
@@ -161,6 +163,7 @@ impl Link {
         let mut route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(network, prefix);
         route = match via {
             Via::Gateway(gateway) => route.gateway(gateway),
+            Via::Unreachable => route.kind(RouteType::Unreachable),
             Via::Device(name) => {
                 route.output_interface(self.index(name).await.map_err(named(step))?)
             }

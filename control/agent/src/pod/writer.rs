@@ -45,8 +45,11 @@ impl StatusWriter {
                         wait = RETRY_MIN;
                         done.send_replace(status);
                     }
-                    Err(error) if is_not_found(&error) || is_other_pod(&error) => return,
+                    Err(error) if is_not_found(&error) => return,
                     Err(error) => {
+                        if is_refused(&error) && is_gone(&api, &name, &uid).await {
+                            return;
+                        }
                         tracing::debug!(pod = name, %error, "status not written");
                         tokio::time::sleep(wait).await;
                         wait = (wait * 2).min(RETRY_MAX);
@@ -108,6 +111,15 @@ async fn write(
     Ok(())
 }
 
-fn is_other_pod(error: &kube::Error) -> bool {
+/// A conflict or an invalid write: the pod may be another's by now.
+fn is_refused(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409 || status.code == 422)
+}
+
+async fn is_gone(api: &Api<Pod>, name: &str, uid: &str) -> bool {
+    match api.get_opt(name).await {
+        Ok(known) => known.is_none_or(|pod| pod.metadata.uid.as_deref() != Some(uid)),
+        // Not to be known now; the next attempt asks again.
+        Err(_) => false,
+    }
 }

@@ -16,8 +16,6 @@ pub(super) async fn connect(target: &Target, port: u16) -> io::Result<TcpStream>
         Some(path) => namespace::enter(path, make).map_err(io::Error::other)??,
         None => make()?,
     };
-    // A closed port must not keep a probe's port busy for a minute: the connection is reset, not left to linger.
-    socket.set_linger(Some(std::time::Duration::ZERO))?;
     TcpSocket::from_std_stream(StdStream::from(socket))
         .connect(SocketAddr::from((target.address, port)))
         .await
