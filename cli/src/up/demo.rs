@@ -58,7 +58,8 @@ async fn certificate(client: Client) -> anyhow::Result<()> {
     };
     let secrets = Api::<Secret>::namespaced(client, NAMESPACE);
     match secrets.create(&PostParams::default(), &secret).await {
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        other => Ok(drop(other?)),
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        other => drop(other?),
     }
+    Ok(())
 }

@@ -46,10 +46,11 @@ impl Addresses {
         self.by_pod.insert(pod_uid.to_owned(), address);
     }
 
-    pub(super) fn give_back(&mut self, pod_uid: &str) {
-        if let Some(address) = self.by_pod.remove(pod_uid) {
-            self.used.remove(&address);
-        }
+    /// The address that is free now; `None` when the pod had none.
+    pub(super) fn give_back(&mut self, pod_uid: &str) -> Option<Ipv4Addr> {
+        let address = self.by_pod.remove(pod_uid)?;
+        self.used.remove(&address);
+        Some(address)
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::RawFd;
 
 use futures::TryStreamExt;
+use rtnetlink::packet_route::route::{RouteFlags, RouteScope, RouteType};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use super::NetworkError;
@@ -172,14 +173,14 @@ impl Link {
                 .gateway(gateway),
         };
         if let Via::Device(_) = via {
-            route = route.scope(rtnetlink::packet_route::route::RouteScope::Link);
+            route = route.scope(RouteScope::Link);
         }
         if let Some(source) = source {
             route = route.pref_source(source);
         }
         let mut message = route.build();
         if let Via::OnLink(..) = via {
-            message.header.flags |= rtnetlink::packet_route::route::RouteFlags::Onlink;
+            message.header.flags |= RouteFlags::Onlink;
         }
         self.handle
             .route()
@@ -197,6 +198,7 @@ impl Link {
     ) -> Result<(), NetworkError> {
         let route = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(network, prefix)
+            .scope(RouteScope::NoWhere) // of any scope
             .build();
         match self.handle.route().del(route).execute().await {
             Err(LinkError::NetlinkError(e)) if e.raw_code() == -3 => Ok(()), // ESRCH: no such route

@@ -120,11 +120,12 @@ impl NodeNetwork {
         link.add_address("lo", names::DNS_SERVICE_ADDRESS, 32)
             .await?;
         link.up(BRIDGE).await?;
+        // Each pod has a route of its own; who asks for a pod that is gone hears so at once, not after a timeout.
         link.add_route(
             config.pod_network(),
             PodAddress::PREFIX,
-            link::Via::Device(BRIDGE),
-            Some(config.gateway()),
+            link::Via::Unreachable,
+            None,
         )
         .await?;
         // Services' addresses must lead somewhere for the translation, or the refusal, to happen.
@@ -158,17 +159,23 @@ impl NodeNetwork {
         let port = pod::port_name(pod_uid);
         pod::connect(netns, &port, pod).await?;
         self.link.attach_to_bridge(&port, BRIDGE).await?;
+        self.link
+            .add_route(address, 32, link::Via::Device(BRIDGE), Some(pod.gateway))
+            .await?;
         Ok(pod)
     }
 
     /// Gives the pod's address back and removes its interface, if it is still there.
     pub async fn detach(&self, pod_uid: &str) -> Result<(), NetworkError> {
-        let removed = self.link.remove(&pod::port_name(pod_uid)).await;
-        self.addresses
+        let address = self
+            .addresses
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .give_back(pod_uid);
-        removed
+        if let Some(address) = address {
+            self.link.remove_route(address, 32).await?;
+        }
+        self.link.remove(&pod::port_name(pod_uid)).await
     }
 
     /// Takes over the addresses of pods that were running before this agent.

@@ -119,4 +119,20 @@ fn pods_reach_pods_and_services() {
         "a pod that reaches itself through its service"
     );
     assert_eq!(hears(&lab.path("a"), service, 81), "connection refused");
+
+    let node = lab.path("node");
+    namespace::enter(&node, move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let network = NodeNetwork::up(config).await.unwrap();
+            network.adopt(&[("uid-b".to_owned(), b.address)]);
+            network.detach("uid-b").await.unwrap();
+            network.detach("uid-b").await.unwrap();
+        });
+    })
+    .unwrap();
+    assert_eq!(hears(&lab.path("a"), b.address, port), "host unreachable");
 }
