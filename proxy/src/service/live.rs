@@ -9,6 +9,7 @@ use meshgate_routing::upstream::pick::Class;
 use meshgate_routing::upstream::{
     Breaker, BreakerPolicy, Candidate, EjectionBook, Pick, RetryBudget, pick,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{Endpoint, Gate, Policy, Service};
 use crate::upstream::Pool;
@@ -35,6 +36,8 @@ pub(crate) struct EndpointLive {
     failures: AtomicU32,
     breaker: Mutex<Breaker>,
     pub(crate) pool: Pool,
+    /// Cancelled when the endpoint leaves its service: whoever still tries to connect need not go on.
+    pub(crate) gone: CancellationToken,
 }
 
 /// A chosen endpoint; counts as load until dropped.
@@ -89,6 +92,7 @@ impl ServiceLive {
         *breaker = Breaker::default();
         endpoint.mirror(&breaker, Time::ZERO);
         endpoint.pool.close();
+        endpoint.gone.cancel();
     }
 
     pub(crate) fn count_request(&self, now: Time) {

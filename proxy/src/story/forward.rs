@@ -15,7 +15,7 @@ use crate::failure::{Failure, Reason, Retry, Side, Step};
 use crate::head::{Request, Response};
 use crate::record::Exchange;
 use crate::serve::{Connection, Direction};
-use crate::service::{NoPick, Pass, Picked};
+use crate::service::{Endpoint, NoPick, Pass, Picked, Service};
 use crate::upstream::{self, Attempt, Dialer, Held, Upgraded, Wire};
 
 /// At the edge even a service without a timeout of its own has one, so that nobody's connection hangs for ever.
@@ -80,7 +80,9 @@ async fn attempts(
     }
     let mut tried = Vec::new();
     let mut number = 0;
+    let mut renewed: Option<Route> = None;
     loop {
+        let route = renewed.as_ref().unwrap_or(route);
         number += 1;
         let picked = pick(route, &tried)?;
         tried.push(picked.index);
@@ -117,7 +119,32 @@ async fn attempts(
         {
             tokio::time::sleep(policy.retries.backoff.after(number, chance())).await;
         }
+        if let Some(newer) = renew(connection, route) {
+            tried = same_endpoints(&route.service, &tried, &newer.service);
+            renewed = Some(newer);
+        }
     }
+}
+
+/// The route by what is known now: an attempt that failed may have met an endpoint that has left since.
+fn renew(connection: &Connection, route: &Route) -> Option<Route> {
+    let snapshot = connection.shared.snapshot.load();
+    let service = snapshot.services.named(route.service.name())?;
+    let newer = route.endpoint.is_none() && !Arc::ptr_eq(service, &route.service);
+    newer.then(|| Route {
+        service: service.clone(),
+        ..route.clone()
+    })
+}
+
+/// Where the endpoints at `indices` of a service are in a newer version of it.
+fn same_endpoints(old: &Service, indices: &[usize], new: &Service) -> Vec<usize> {
+    let find = |index: &usize| {
+        let live = old.endpoints().get(*index)?.live();
+        let same = |endpoint: &Endpoint| Arc::ptr_eq(endpoint.live(), live);
+        new.endpoints().iter().position(same)
+    };
+    indices.iter().filter_map(find).collect()
 }
 
 fn pick(route: &Route, tried: &[usize]) -> Result<Picked, Failure> {

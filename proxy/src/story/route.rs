@@ -14,7 +14,7 @@ use crate::service::{Protocol, Service};
 use crate::snapshot::{Snapshot, Target};
 
 /// Where a request or a connection goes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Route {
     pub(crate) service: Arc<Service>,
     /// The client asked for this very endpoint.

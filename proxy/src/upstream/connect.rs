@@ -165,7 +165,14 @@ impl<'a> Dialer<'a> {
     pub(crate) async fn tcp(self, address: SocketAddr) -> Result<TcpStream, Failure> {
         let patience = self.service.policy().connect_timeout;
         let mark = self.connection.shared.options.socket_mark;
-        let connecting = connect_tcp(address, mark);
+        let gone = self.picked.endpoint.live().gone.cancelled();
+        let connecting = async {
+            tokio::select! {
+                connected = connect_tcp(address, mark) => connected,
+                // An address that nobody has any more does not even refuse.
+                () = gone => Err(io::Error::new(io::ErrorKind::NotConnected, "the endpoint is gone")),
+            }
+        };
         match tokio::time::timeout(patience, connecting).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(self.refused(&error)),

@@ -1,11 +1,15 @@
 //! Failing endpoints: retried elsewhere, ejected, taken back; timeouts; budgets.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use meshgate_proxy::Policy;
 use meshgate_routing::upstream::{Backoff, BreakerPolicy, RetryOn, RetryPolicy};
 
-use crate::kit::{Act, Origin, Proxy, field, ok, service, status, status_of};
+use crate::kit::{
+    Act, Origin, Proxy, endpoint, everything_to, field, get, ok, raw, service, service_of, status,
+    status_of,
+};
 
 fn retrying(on: &[&str]) -> RetryPolicy {
     RetryPolicy {
@@ -247,4 +251,61 @@ async fn a_client_that_leaves_is_not_the_endpoints_fault() {
         drop(client);
     }
     assert_eq!(status_of(&proxy.get("/").await), 200);
+}
+
+/// An address that takes no connection and refuses none, as that of a pod that is gone.
+struct Silent {
+    socket: socket2::Socket,
+    _fill: Vec<std::net::TcpStream>,
+}
+
+impl Silent {
+    fn start() -> Self {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        socket.bind(&address.into()).unwrap();
+        socket.listen(0).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        // With nobody accepting, a queue for none is full after one.
+        let fill = std::net::TcpStream::connect(address).unwrap();
+        Self {
+            socket,
+            _fill: vec![fill],
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.socket.local_addr().unwrap().as_socket().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_leaves_is_not_waited_for() {
+    let (gone, alive) = (Silent::start(), Origin::start(ok("alive")).await);
+    let policy = || Policy {
+        // Longer than the test may take: only leaving ends the attempt.
+        connect_timeout: Duration::from_secs(600),
+        ..Policy::default()
+    };
+    let web = service_of(vec![endpoint(gone.address(), "gone")], policy(), None);
+    let proxy = Proxy::edge(web);
+    let answer = tokio::spawn({
+        let address = proxy.address();
+        async move { raw(address, &get("/")).await }
+    });
+    let accepted = "meshgate_connections_open{listener=\"http\"} 1";
+    while !proxy.engine.metrics().render().contains(accepted) {
+        tokio::task::yield_now().await;
+    }
+    let before = proxy.engine.snapshot();
+    let previous = before
+        .services
+        .named("shop/web:80")
+        .map(|service| &**service);
+    let endpoints = vec![endpoint(alive.address, "alive")];
+    let renewed = service_of(endpoints, policy(), previous);
+    proxy.engine.swap(everything_to(renewed, Vec::new()));
+    let answer = answer.await.unwrap();
+    assert!(answer.ends_with("alive"), "{answer}");
 }
