@@ -188,9 +188,18 @@ pub(crate) struct ControlArgs {
     /// Folder with the cluster's data; made if absent
     #[arg(long, value_name = "DIR", required_unless_present = "kubeconfig")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Run scheduler, controllers and push only, against the API server of this kubeconfig
+    /// Run no API server: only the parts of `--parts`, against the API server of this kubeconfig
     #[arg(long, value_name = "FILE", conflicts_with = "data_dir")]
     pub(crate) kubeconfig: Option<PathBuf>,
+    /// With `--kubeconfig`: the parts to run. A cluster that has a scheduler and controllers needs push only
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "push")]
+    pub(crate) parts: Vec<Part>,
+    /// With `--kubeconfig`: certificate chain of push and webhook, for meshgate-control.meshgate-system.svc
+    #[arg(long, value_name = "FILE", requires = "kubeconfig")]
+    pub(crate) serving_cert: Option<PathBuf>,
+    /// With `--kubeconfig`: its key
+    #[arg(long, value_name = "FILE", requires = "kubeconfig")]
+    pub(crate) serving_key: Option<PathBuf>,
     /// Address of the API server
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6443")]
     pub(crate) listen: SocketAddr,
@@ -218,6 +227,17 @@ pub(crate) struct ControlArgs {
     /// End when the parent process ends
     #[arg(long, hide = true)]
     pub(crate) die_with_parent: bool,
+}
+
+/// A part of the control plane that is a plain client of the API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// Places pods on nodes
+    Scheduler,
+    /// Deployments, EndpointSlices, garbage collection and the others
+    Controllers,
+    /// Configuration, certificates and sidecars for proxies
+    Push,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -7,13 +7,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use kube::Client;
 use meshgate_api::names;
 use meshgate_certs::cluster::{ClusterPki, ClusterPkiOptions};
 use nix::sys::signal::Signal;
 use tokio::task::{JoinSet, LocalSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::args::ControlArgs;
+use crate::args::{ControlArgs, Part};
 use crate::client::from_kubeconfig;
 use crate::cluster::inherited;
 use crate::runtime;
@@ -32,9 +33,11 @@ pub(crate) fn run(args: ControlArgs) -> anyhow::Result<ExitCode> {
                     .run_until(whole(&args, &data_dir, shutdown))
                     .await
             }
-            None => anyhow::bail!(
-                "`meshgate control --kubeconfig` is not served by this version: use --data-dir"
-            ),
+            None => {
+                LocalSet::new()
+                    .run_until(clients_only(&args, shutdown))
+                    .await
+            }
         }
     })?;
     Ok(ExitCode::SUCCESS)
@@ -65,18 +68,126 @@ async fn whole(
     if let Some(descriptor) = args.ready_fd {
         say_ready(descriptor)?;
     }
-    let mut parts = JoinSet::new();
-    spawn_parts(&mut parts, args, &pki, &shutdown).await?;
-    let first = tokio::select! {
-        ended = parts.join_next() => ended,
-        () = shutdown.cancelled() => None,
-    };
-    shutdown.cancel();
+    let mut parts = Parts::new(shutdown.clone());
+    let (scheduler, controllers, push, addons) = tokio::try_join!(
+        from_kubeconfig(&pki.scheduler_kubeconfig),
+        from_kubeconfig(&pki.controllers_kubeconfig),
+        from_kubeconfig(&pki.push_kubeconfig),
+        from_kubeconfig(&pki.addons_kubeconfig),
+    )?;
+    let serving = pki
+        .push
+        .read()
+        .context("the certificate of configuration push")?;
+    parts.scheduler(scheduler);
+    parts.controllers(controllers, pki.ca_pem().to_owned());
+    parts.push(push, push_options(args, serving)?);
+    if args.with_system {
+        parts.system_manifests(addons, pki.ca_pem().to_owned());
+    }
+    let ended = parts.end().await;
     server.wait().await;
-    match first {
-        Some(Ok(result)) => result.context("a part of the control plane ended"),
-        Some(Err(panic)) => Err(panic).context("a part of the control plane ended"),
-        None => Ok(()),
+    ended
+}
+
+/// Parts of the control plane against an API server of somebody else's.
+async fn clients_only(args: &ControlArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let path = args
+        .kubeconfig
+        .as_deref()
+        .context("--kubeconfig is needed")?;
+    let mut parts = Parts::new(shutdown);
+    for part in &args.parts {
+        let client = from_kubeconfig(path).await?;
+        match part {
+            Part::Scheduler => parts.scheduler(client),
+            Part::Controllers => parts.controllers(client, crate::client::ca_pem(path).await?),
+            Part::Push => {
+                let (Some(cert), Some(key)) = (&args.serving_cert, &args.serving_key) else {
+                    anyhow::bail!(
+                        "push needs --serving-cert and --serving-key: proxies and the API server verify it"
+                    );
+                };
+                let read = |file: &Path| {
+                    std::fs::read_to_string(file)
+                        .with_context(|| format!("cannot read {}", file.display()))
+                };
+                parts.push(client, push_options(args, (read(cert)?, read(key)?))?);
+            }
+        }
+    }
+    parts.end().await
+}
+
+/// The running parts: when one ends, all end.
+struct Parts {
+    running: JoinSet<anyhow::Result<()>>,
+    shutdown: CancellationToken,
+}
+
+impl Parts {
+    fn new(shutdown: CancellationToken) -> Parts {
+        Parts {
+            running: JoinSet::new(),
+            shutdown,
+        }
+    }
+
+    fn scheduler(&mut self, client: Client) {
+        let token = self.shutdown.clone();
+        self.running.spawn_local(async move {
+            meshgate_scheduler::run(client, token)
+                .await
+                .context("the scheduler")
+        });
+    }
+
+    fn controllers(&mut self, client: Client, root_ca_pem: String) {
+        let token = self.shutdown.clone();
+        let options = meshgate_controllers::Options::new(root_ca_pem);
+        self.running.spawn_local(async move {
+            meshgate_controllers::run(client, options, token)
+                .await
+                .context("the controllers")
+        });
+    }
+
+    fn push(&mut self, client: Client, options: meshgate_push::Options) {
+        let token = self.shutdown.clone();
+        self.running.spawn_local(async move {
+            meshgate_push::run(client, options, token)
+                .await
+                .context("configuration push")
+        });
+    }
+
+    fn system_manifests(&mut self, client: Client, cluster_ca_pem: String) {
+        let manifest = meshgate_push::manifests(&meshgate_push::ManifestOptions {
+            cluster_ca_pem,
+            ..meshgate_push::ManifestOptions::default()
+        });
+        let token = self.shutdown.clone();
+        self.running.spawn_local(async move {
+            crate::apply::apply(client, &manifest)
+                .await
+                .context("the system's own manifests")?;
+            token.cancelled().await;
+            Ok(())
+        });
+    }
+
+    /// Returns at the shutdown, or when a part has ended by itself.
+    async fn end(mut self) -> anyhow::Result<()> {
+        let first = tokio::select! {
+            ended = self.running.join_next() => ended,
+            () = self.shutdown.cancelled() => None,
+        };
+        self.shutdown.cancel();
+        match first {
+            Some(Ok(result)) => result.context("a part of the control plane ended"),
+            Some(Err(panic)) => Err(panic).context("a part of the control plane ended"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -99,60 +210,10 @@ fn pki(args: &ControlArgs, data_dir: &Path) -> anyhow::Result<ClusterPki> {
     ClusterPki::ensure(data_dir, &options).context("the cluster's certificates")
 }
 
-async fn spawn_parts(
-    parts: &mut JoinSet<anyhow::Result<()>>,
+fn push_options(
     args: &ControlArgs,
-    pki: &ClusterPki,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<()> {
-    let (scheduler, controllers, push, addons) = tokio::try_join!(
-        from_kubeconfig(&pki.scheduler_kubeconfig),
-        from_kubeconfig(&pki.controllers_kubeconfig),
-        from_kubeconfig(&pki.push_kubeconfig),
-        from_kubeconfig(&pki.addons_kubeconfig),
-    )?;
-    let token = shutdown.clone();
-    parts.spawn_local(async move {
-        meshgate_scheduler::run(scheduler, token)
-            .await
-            .context("the scheduler")
-    });
-    let token = shutdown.clone();
-    let options = meshgate_controllers::Options::new(pki.ca_pem().to_owned());
-    parts.spawn_local(async move {
-        meshgate_controllers::run(controllers, options, token)
-            .await
-            .context("the controllers")
-    });
-    let token = shutdown.clone();
-    let options = push_options(args, pki)?;
-    parts.spawn_local(async move {
-        meshgate_push::run(push, options, token)
-            .await
-            .context("configuration push")
-    });
-    if args.with_system {
-        let manifest = meshgate_push::manifests(&meshgate_push::ManifestOptions {
-            cluster_ca_pem: pki.ca_pem().to_owned(),
-            ..meshgate_push::ManifestOptions::default()
-        });
-        let token = shutdown.clone();
-        parts.spawn_local(async move {
-            crate::apply::apply(addons, &manifest)
-                .await
-                .context("the system's own manifests")?;
-            token.cancelled().await;
-            Ok(())
-        });
-    }
-    Ok(())
-}
-
-fn push_options(args: &ControlArgs, pki: &ClusterPki) -> anyhow::Result<meshgate_push::Options> {
-    let (serving_cert_pem, serving_key_pem) = pki
-        .push
-        .read()
-        .context("the certificate of configuration push")?;
+    (serving_cert_pem, serving_key_pem): (String, String),
+) -> anyhow::Result<meshgate_push::Options> {
     Ok(meshgate_push::Options {
         push_listener: listen(args.push_listen)?,
         webhook_listener: listen(args.webhook_listen)?,
