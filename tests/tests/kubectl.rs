@@ -153,16 +153,10 @@ fn deployments(c: &Cluster) {
         &["successfully rolled out"],
     );
     check(c, "-n first delete deployment web", &["deleted"]);
-    c.kubectl(&[
-        "-n",
-        "first",
-        "wait",
-        "pods",
-        "-l",
-        "app=web",
-        "--for=delete",
-        "--timeout=60s",
-    ]);
+    until("its pods to be gone", || {
+        let pods = c.kubectl(&["-n", "first", "get", "pods", "-l", "app=web", "-o", "name"]);
+        pods.is_empty().then_some(())
+    });
 }
 
 fn pods(c: &Cluster) {
