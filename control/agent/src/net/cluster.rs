@@ -23,7 +23,7 @@ pub fn node_address(index: u8) -> Ipv4Addr {
 pub async fn up() -> Result<(), NetworkError> {
     let link = connect()?;
     link.up("lo").await?;
-    link.add_bridge(BRIDGE).await?;
+    link.add_bridge(BRIDGE, names::CONTROL_ADDRESS).await?;
     link.add_address(BRIDGE, names::CONTROL_ADDRESS, PREFIX)
         .await?;
     link.up(BRIDGE).await
@@ -38,7 +38,10 @@ pub async fn add_node(index: u8, netns: &Path) -> Result<(), NetworkError> {
         source,
     })?;
     let link = connect()?;
-    link.add_pair(&port, UPLINK, file.as_raw_fd()).await?;
+    // The port itself has no address; one that no node has gives it a hardware address of its own.
+    let unused = Ipv4Addr::from_bits(node_address(index).to_bits() + 128);
+    link.add_pair(&port, unused, UPLINK, file.as_raw_fd())
+        .await?;
     link.attach_to_bridge(&port, BRIDGE).await?;
     let inside = netns.to_owned();
     tokio::task::spawn_blocking(move || namespace::enter(&inside, move || uplink(index)))

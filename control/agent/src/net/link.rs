@@ -65,16 +65,25 @@ impl Link {
             .map_err(named(step))
     }
 
-    pub(super) async fn add_bridge(&self, name: &str) -> Result<(), NetworkError> {
-        let message = LinkBridge::new(name).build();
+    /// With a hardware address of its own: one borrowed from its ports would change as pods come and go, and whoever
+    /// remembers the old one would be cut off.
+    pub(super) async fn add_bridge(
+        &self,
+        name: &str,
+        address: Ipv4Addr,
+    ) -> Result<(), NetworkError> {
+        let message = LinkBridge::new(name)
+            .address(hardware_address(address))
+            .build();
         present(self.handle.link().add(message).execute().await)
             .map_err(named(|| format!("adding bridge {name}")))
     }
 
-    /// A pair of interfaces; `peer` is made in the namespace behind `peer_namespace`.
+    /// A pair of interfaces, the first for `address`; `peer` is made in the namespace behind `peer_namespace`.
     pub(super) async fn add_pair(
         &self,
         name: &str,
+        address: Ipv4Addr,
         peer: &str,
         peer_namespace: RawFd,
     ) -> Result<(), NetworkError> {
@@ -84,7 +93,11 @@ impl Link {
         present(
             self.handle
                 .link()
-                .add(LinkVeth::new(name, &born).build())
+                .add(
+                    LinkVeth::new(name, &born)
+                        .address(hardware_address(address))
+                        .build(),
+                )
                 .execute()
                 .await,
         )
@@ -214,6 +227,13 @@ fn named(step: impl Fn() -> String) -> impl Fn(LinkError) -> NetworkError {
         step: step(),
         source,
     }
+}
+
+/// Locally administered, and the same for one address at all times: what neighbours remember stays true when an address
+/// passes from one pod to the next.
+fn hardware_address(address: Ipv4Addr) -> Vec<u8> {
+    let [a, b, c, d] = address.octets();
+    vec![0x02, 0x58, a, b, c, d]
 }
 
 /// Adding what is there already is what was wanted.

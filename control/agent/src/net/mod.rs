@@ -115,7 +115,7 @@ impl NodeNetwork {
         })?;
         forward_packets()?;
         link.up("lo").await?;
-        link.add_bridge(BRIDGE).await?;
+        link.add_bridge(BRIDGE, config.gateway()).await?;
         link.add_address(BRIDGE, config.gateway(), 32).await?;
         link.add_address("lo", names::DNS_SERVICE_ADDRESS, 32)
             .await?;

@@ -53,7 +53,8 @@ fn inside(node: &File, port: &str, pod: PodAddress) -> Result<(), NetworkError> 
         })?;
         link.up("lo").await?;
         if link.index(POD_INTERFACE).await.is_err() {
-            link.add_pair(POD_INTERFACE, port, node.as_raw_fd()).await?;
+            link.add_pair(POD_INTERFACE, pod.address, port, node.as_raw_fd())
+                .await?;
         }
         link.add_address(POD_INTERFACE, pod.address, 32).await?;
         link.up(POD_INTERFACE).await?;
