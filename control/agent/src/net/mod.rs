@@ -11,6 +11,7 @@ mod link;
 pub mod namespace;
 mod pod;
 mod services;
+mod slices;
 mod sync;
 
 use std::collections::HashMap;

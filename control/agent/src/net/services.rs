@@ -1,6 +1,6 @@
 //! Service addresses as nf_tables rules. Pure: services and endpoints in, a table out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
@@ -10,6 +10,8 @@ use meshgate_netfilter::{
     ChainType, Hook, Match, PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_SRCNAT, Protocol, Rule,
     Table, Target,
 };
+
+use super::slices::Slices;
 
 /// Packets of a pod that reached itself through a service carry this mark and get the node's address as source: the
 /// reply must come back here to be translated.
@@ -30,40 +32,20 @@ pub(super) struct Frontend {
 /// Every address and port that services have, with their live backends. `slices` may be of any service.
 pub(super) fn frontends<'a>(
     services: impl IntoIterator<Item = &'a Service>,
-    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+    slices: &Slices<'_>,
 ) -> Vec<Frontend> {
-    let mut by_service: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
-    for slice in slices {
-        let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
-        let labels = slice.metadata.labels.as_ref();
-        if let Some(service) = labels.and_then(|l| l.get("kubernetes.io/service-name")) {
-            by_service
-                .entry((namespace, service))
-                .or_default()
-                .push(slice);
-        }
-    }
     let mut all: Vec<Frontend> = services
         .into_iter()
-        .flat_map(|service| service_frontends(service, &by_service))
+        .flat_map(|service| service_frontends(service, slices.of(service)))
         .collect();
     all.sort_by_key(|f| (f.address, f.port, f.protocol));
     all
 }
 
-fn service_frontends(
-    service: &Service,
-    slices: &BTreeMap<(&str, &str), Vec<&EndpointSlice>>,
-) -> Vec<Frontend> {
+fn service_frontends(service: &Service, slices: &[&EndpointSlice]) -> Vec<Frontend> {
     let Some(spec) = &service.spec else {
         return Vec::new();
     };
-    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
-    let name = service.metadata.name.as_deref().unwrap_or_default();
-    let own = slices
-        .get(&(namespace, name))
-        .map(Vec::as_slice)
-        .unwrap_or_default();
     let addresses = spec
         .cluster_ip
         .iter()
@@ -77,7 +59,7 @@ fn service_frontends(
                 address,
                 port: u16::try_from(port.port).ok()?,
                 protocol: protocol(port.protocol.as_deref())?,
-                backends: backends(port, own),
+                backends: backends(port, slices),
             })
         })
         .collect()

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::dns::{self, Zone};
 use super::link::{Link, Via};
+use super::slices::Slices;
 use super::{NetworkError, NodeNetworkConfig, NodeRoutes, services};
 use meshgate_api::names;
 
@@ -74,14 +75,10 @@ async fn apply_services(
     zone: &dns::SharedZone,
     config: NodeNetworkConfig,
 ) {
-    zone.store(Arc::new(Zone::new(
-        services.iter().map(Arc::as_ref),
-        slices.iter().map(Arc::as_ref),
-    )));
-    let frontends = services::frontends(
-        services.iter().map(Arc::as_ref),
-        slices.iter().map(Arc::as_ref),
-    );
+    let slices: Slices = slices.iter().map(Arc::as_ref).collect();
+    let services = || services.iter().map(Arc::as_ref);
+    zone.store(Arc::new(Zone::new(services(), &slices)));
+    let frontends = services::frontends(services(), &slices);
     if frontends.len() > services::PORTS_MAX {
         tracing::error!(
             ports = frontends.len(),

@@ -106,7 +106,10 @@ fn pods_reach_pods_and_services() {
          "ports": [{"name": "", "port": port}], "endpoints": [{"addresses": [b.address.to_string()]}]},
     ]))
     .unwrap();
-    let table = services::table(&services::frontends(&services, &slices), config.gateway());
+    let table = services::table(
+        &services::frontends(&services, &slices.iter().collect()),
+        config.gateway(),
+    );
     namespace::enter(&lab.path("node"), move || table.replace().unwrap()).unwrap();
     let service = Ipv4Addr::new(10, 96, 0, 77);
     assert_eq!(

@@ -1,11 +1,13 @@
 //! All names of the cluster as one immutable table. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use meshgate_api::names::CLUSTER_DOMAIN;
+
+use crate::net::slices::Slices;
 
 /// Names without a final dot, in lower case, with all their records.
 #[derive(Debug, Default)]
@@ -47,37 +49,18 @@ pub(super) enum Answer {
 impl Zone {
     pub(crate) fn new<'a>(
         services: impl IntoIterator<Item = &'a Service>,
-        slices: impl IntoIterator<Item = &'a EndpointSlice>,
+        slices: &Slices<'_>,
     ) -> Zone {
         let mut zone = Zone::default();
         zone.add("".to_owned() + CLUSTER_DOMAIN, None);
         zone.add(format!("svc.{CLUSTER_DOMAIN}"), None);
-        let mut by_service: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
-        for slice in slices {
-            let service = slice
-                .metadata
-                .labels
-                .as_ref()
-                .and_then(|l| l.get("kubernetes.io/service-name"));
-            if let Some(service) = service {
-                let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
-                by_service
-                    .entry((namespace, service))
-                    .or_default()
-                    .push(slice);
-            }
-        }
         for service in services {
-            zone.add_service(service, &by_service);
+            zone.add_service(service, slices.of(service));
         }
         zone
     }
 
-    fn add_service(
-        &mut self,
-        service: &Service,
-        slices: &BTreeMap<(&str, &str), Vec<&EndpointSlice>>,
-    ) {
+    fn add_service(&mut self, service: &Service, slices: &[&EndpointSlice]) {
         let (Some(name), Some(namespace), Some(spec)) = (
             &service.metadata.name,
             &service.metadata.namespace,
@@ -107,11 +90,7 @@ impl Zone {
             return;
         }
         let unready_too = spec.publish_not_ready_addresses == Some(true);
-        for slice in slices
-            .get(&(namespace.as_str(), name.as_str()))
-            .into_iter()
-            .flatten()
-        {
+        for slice in slices {
             self.add_headless(&host, slice, unready_too);
         }
     }
@@ -250,7 +229,7 @@ mod tests {
                 {"addresses": ["10.244.0.9"], "conditions": {"ready": false}}]},
         ]))
         .unwrap();
-        Zone::new(&services, &slices)
+        Zone::new(&services, &slices.iter().collect())
     }
 
     fn check(name: &str, query: Query, wanted: &str) {
