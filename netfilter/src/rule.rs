@@ -59,6 +59,8 @@ pub enum Target {
     Dnat(Ipv4Addr, u16),
     /// Rewrites the source address.
     Snat(Ipv4Addr),
+    /// Ends the packet; nobody is told.
+    Drop,
     /// Answers with a TCP reset.
     RejectTcp,
     /// Answers with ICMP port unreachable.

@@ -38,7 +38,7 @@ fn check(rule: Rule, shown: &str) {
         table.base_chain("f", Hook::Output, ChainType::Filter, PRIORITY_FILTER);
         table.base_chain("s", Hook::Postrouting, ChainType::Nat, PRIORITY_SRCNAT);
         let chain = match rule.target {
-            Target::RejectTcp | Target::RejectUnreachable => "f",
+            Target::Drop | Target::RejectTcp | Target::RejectUnreachable => "f",
             Target::Snat(_) => "s",
             _ => "c",
         };
@@ -103,4 +103,5 @@ fn rules_as_the_kernel_shows_them() {
         "reject with tcp reset",
     );
     check(Rule::new(Target::RejectUnreachable), "reject");
+    check(Rule::new(Target::Drop).when(Mark(0x539)), "0x00000539 drop");
 }

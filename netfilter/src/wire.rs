@@ -162,6 +162,7 @@ fn push_target<'a>(e: Expressions<'a>, target: &Target) -> Expressions<'a> {
     match target {
         Target::Accept => verdict(e, VerdictCode::Accept, None),
         Target::Return => verdict(e, VerdictCode::Return, None),
+        Target::Drop => verdict(e, VerdictCode::Drop, None),
         Target::Jump(chain) => verdict(e, VerdictCode::Jump, Some(chain)),
         Target::SetMark(mark) => immediate(e, Registers::Reg1, &mark.to_ne_bytes())
             .nested_elem()

@@ -104,3 +104,80 @@ spec:
         (!c.kubectl(&["get", "node", "node-2"]).contains("NotReady")).then_some(())
     });
 }
+
+/// A pod on `node`, in a network of its own or the node's, that asks for the answer of `url`.
+fn caller(name: &str, node: &str, host_network: bool, url: &str) -> String {
+    format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  nodeName: {node}
+  hostNetwork: {host_network}
+  restartPolicy: OnFailure
+  containers:
+  - {{name: call, image: meshgate/meshgate, args: [echo, call, "{url}"]}}
+---
+"#
+    )
+}
+
+#[test]
+fn a_node_port_is_served_by_every_node() {
+    let cluster = Cluster::start(&["--nodes", "2"]);
+    let c = &cluster;
+    c.apply(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: web, labels: {app: web}}
+spec:
+  nodeName: node-1
+  containers:
+  - name: web
+    image: meshgate/meshgate
+    args: [echo]
+    readinessProbe: {httpGet: {path: /health, port: 3000}}
+"#,
+    );
+    c.kubectl(&["wait", "pod/web", "--for=condition=Ready", "--timeout=60s"]);
+    c.kubectl(&[
+        "expose",
+        "pod/web",
+        "--type=NodePort",
+        "--port=80",
+        "--target-port=3000",
+    ]);
+    let port = c.kubectl(&[
+        "get",
+        "service/web",
+        "-o",
+        "jsonpath={.spec.ports[0].nodePort}",
+    ]);
+    let addresses = c.kubectl(&[
+        "get",
+        "nodes",
+        "-o",
+        "jsonpath={.items[*].status.addresses[?(@.type==\"InternalIP\")].address}",
+    ]);
+    let addresses: Vec<&str> = addresses.split_whitespace().collect();
+    assert_eq!(addresses.len(), 2, "{addresses:?}");
+
+    let mut manifest = String::new();
+    let mut names = Vec::new();
+    for (to, address) in addresses.iter().enumerate() {
+        let url = format!("http://{address}:{port}/");
+        for (from, host_network) in [(0, false), (1, false), (0, true), (1, true)] {
+            let kind = if host_network { "node" } else { "pod" };
+            let name = format!("call-{kind}-{from}-{to}");
+            manifest += &caller(&name, &format!("node-{from}"), host_network, &url);
+            names.push(name);
+        }
+    }
+    c.apply(&manifest);
+    for name in &names {
+        let done = "--for=jsonpath={.status.phase}=Succeeded";
+        c.kubectl(&["wait", &format!("pod/{name}"), done, "--timeout=60s"]);
+    }
+}

@@ -69,6 +69,8 @@ fn uplink(index: u8) -> Result<(), NetworkError> {
         link.up("lo").await?;
         link.add_address(UPLINK, node_address(index), PREFIX)
             .await?;
+        // What comes to a node port may go back out to another node, on purpose: nobody must be told a shorter way.
+        super::set("/proc/sys/net/ipv4/conf/uplink/send_redirects", "0")?;
         link.up(UPLINK).await
     })
 }

@@ -1,4 +1,5 @@
-//! The node's network: a bridge for its pods, routes to the pods of other nodes, service addresses and names.
+//! The node's network: a bridge for its pods, routes to the pods of other nodes, service addresses, node ports and
+//! names.
 //!
 //! Everything lives in the network namespace that the agent was started in; the host's network is never touched.
 //! Pods have a /32 and the bridge as their gateway, also towards pods of the same node: so every packet between pods
@@ -46,6 +47,17 @@ impl NodeNetworkConfig {
 
     fn gateway(&self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.pod_network().to_bits() + 1)
+    }
+
+    /// Where the node itself is reached: by other nodes, and by its pods.
+    fn addresses(&self) -> [Ipv4Addr; 2] {
+        [self.address, self.gateway()]
+    }
+
+    /// Whether a pod with this address runs here, in a network of its own or in the node's.
+    fn hosts(&self, pod: Ipv4Addr) -> bool {
+        let span = u32::MAX << (32 - PodAddress::PREFIX);
+        pod == self.address || pod.to_bits() & span == self.pod_network().to_bits()
     }
 }
 
@@ -190,7 +202,7 @@ impl NodeNetwork {
         }
     }
 
-    /// Keeps routes to other nodes, service addresses and names true to the API until `shutdown`.
+    /// Keeps routes to other nodes, service addresses, node ports and names true to the API until `shutdown`.
     /// Returns when it was told to, or when a server for names could not be opened.
     pub async fn serve(
         &self,

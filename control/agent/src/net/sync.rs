@@ -78,15 +78,15 @@ async fn apply_services(
     let slices: Slices = slices.iter().map(Arc::as_ref).collect();
     let services = || services.iter().map(Arc::as_ref);
     zone.store(Arc::new(Zone::new(services(), &slices)));
-    let frontends = services::frontends(services(), &slices);
+    let frontends = services::frontends(services(), &slices, config);
     if frontends.len() > services::PORTS_MAX {
         tracing::error!(
             ports = frontends.len(),
             max = services::PORTS_MAX,
-            "more service ports than a node translates: those after the first are unreachable by address"
+            "more service ports than a node translates: those after the first are unreachable"
         );
     }
-    let table = services::table(&frontends, config.gateway());
+    let table = services::table(&frontends, config);
     // Blocking: about a millisecond of netlink.
     match tokio::task::spawn_blocking(move || table.replace()).await {
         Ok(Ok(())) => tracing::debug!(frontends = frontends.len(), "service addresses enforced"),
@@ -136,7 +136,7 @@ fn parse_network(cidr: &str) -> Option<(Ipv4Addr, u8)> {
     Some((net.network(), net.prefix_len()))
 }
 
-async fn apply_routes(link: &Link, held: &mut NodeRoutes, wanted: NodeRoutes) {
+pub(super) async fn apply_routes(link: &Link, held: &mut NodeRoutes, wanted: NodeRoutes) {
     let gone: Vec<_> = held
         .keys()
         .filter(|n| !wanted.contains_key(n))
