@@ -1,6 +1,6 @@
 //! The engine that edge and sidecar share.
 //!
-//! A request's life is one story, told once in [`story`] for HTTP/1 and HTTP/2, edge and mesh, inbound and outbound:
+//! A request's life is one story, told once in `story` for HTTP/1 and HTTP/2, edge and mesh, inbound and outbound:
 //! identify → route → permit → pick → forward → record. An owner builds an [`Engine`], gives it [`Snapshot`]s and
 //! [`Listener`]s, and lets it run. Nothing outside this crate knows which HTTP library is inside.
 

@@ -135,7 +135,7 @@ impl Quota {
         self.set_connected(false, now);
     }
 
-    /// Returns when there is something to tell the owner, and at most every [`MESSAGE_SPACING`].
+    /// Returns when there is something to tell the owner, and at most every `MESSAGE_SPACING`.
     pub async fn wanted(&self) {
         let state = &self.book.quota;
         let last = Time::from_nanos(state.last_message.load(Ordering::Relaxed));

@@ -1,9 +1,9 @@
 //! The controllers: each one a pure plan from what is wanted and what is seen to changes, carried out by a thin loop.
 //!
-//! Invariants: all controllers share one watch per kind ([`Context`](context::Context)); a controller decides only
-//! from caches that show its own last writes ([`Freshness`](freshness::Freshness)); whatever is written back whole,
-//! such as pod templates, stays JSON, so that no unknown field is lost; nothing polls, what depends on time sets an
-//! alarm. Deliberately absent: leader election (one control plane runs per cluster), StatefulSet, DaemonSet, Job.
+//! Invariants: all controllers share one watch per kind (`Context`); a controller decides only from caches that show
+//! its own last writes (`Freshness`); whatever is written back whole, such as pod templates, stays JSON, so that no
+//! unknown field is lost; nothing polls, what depends on time sets an alarm. Deliberately absent: leader election (one
+//! control plane runs per cluster), StatefulSet, DaemonSet, Job.
 
 mod conditions;
 mod context;

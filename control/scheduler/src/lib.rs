@@ -1,6 +1,6 @@
-//! Places pods on nodes: a pure [`place`], and a thin loop that watches, binds and explains.
+//! Places pods on nodes: a pure [`place()`], and a thin loop that watches, binds and explains.
 //!
-//! Invariants: only [`place`] decides, from a [`Cluster`] that the watches keep current; the loop in `run` never
+//! Invariants: only [`place()`] decides, from a [`Cluster`] that the watches keep current; the loop in `run` never
 //! looks at a pod's wishes. A pod that cannot be placed costs nothing until something changes that may let it in.
 //! Deliberately absent: preemption, volume binding, scheduling gates' removal, sampling of nodes.
 

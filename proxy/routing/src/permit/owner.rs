@@ -4,7 +4,7 @@
 //! as the receipt of the report minus the reported age, which is never earlier than the use itself (the message took
 //! time to arrive); a token that nobody reports counts as used when its lease is surely void. So at every moment
 //! the tokens used within the last window, plus all that may still be used, are at most the limit. The only assumption
-//! is that a grant arrives within [`DELIVERY_MAX`].
+//! is that a grant arrives within `DELIVERY_MAX`.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
