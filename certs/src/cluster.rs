@@ -50,8 +50,9 @@ const PUSH_NAMES: [&str; 5] = [
     "meshgate-control.meshgate-system.svc.cluster.local",
     "localhost",
 ];
-const PUSH_ADDRESSES: [IpAddr; 2] = [
+const PUSH_ADDRESSES: [IpAddr; 3] = [
     IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V6(Ipv6Addr::LOCALHOST),
     IpAddr::V4(Ipv4Addr::new(10, 88, 0, 1)),
 ];
 

@@ -10,19 +10,39 @@ use serde::Deserialize;
 /// Name under which these writes are recorded.
 const MANAGER: &str = "meshgate";
 
-/// Applies every document. Namespaces come first; the others do not wait for each other.
+/// Applies every document. What others need comes first.
 pub(crate) async fn apply(client: Client, manifest: &str) -> anyhow::Result<()> {
-    let objects = parse(manifest)?;
-    let (namespaces, others): (Vec<_>, Vec<_>) = objects
-        .into_iter()
-        .partition(|object| matches!(&object.types, Some(types) if types.kind == "Namespace" || types.kind == "CustomResourceDefinition"));
+    let manifest = Manifest::parse(manifest)?;
+    put_all(&client, manifest.needed).await?;
+    put_all(&client, manifest.others).await
+}
+
+/// The objects of a manifest in the order in which they can be applied.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    /// Namespaces and definitions.
+    pub(crate) needed: Vec<DynamicObject>,
+    pub(crate) others: Vec<DynamicObject>,
+}
+
+impl Manifest {
+    pub(crate) fn parse(text: &str) -> anyhow::Result<Manifest> {
+        let (needed, others) = parse(text)?.into_iter().partition(|object| {
+            let kind = object.types.as_ref().map(|types| types.kind.as_str());
+            matches!(kind, Some("Namespace" | "CustomResourceDefinition"))
+        });
+        Ok(Manifest { needed, others })
+    }
+}
+
+/// Applies objects that do not need each other.
+pub(crate) async fn put_all(client: &Client, objects: Vec<DynamicObject>) -> anyhow::Result<()> {
     try_join_all(
-        namespaces
+        objects
             .into_iter()
             .map(|object| put(client.clone(), object)),
     )
     .await?;
-    try_join_all(others.into_iter().map(|object| put(client.clone(), object))).await?;
     Ok(())
 }
 

@@ -221,9 +221,9 @@ pub(crate) struct ControlArgs {
     /// Descriptor to say on that the API serves
     #[arg(long, hide = true)]
     pub(crate) ready_fd: Option<i32>,
-    /// Apply the system's own manifests
+    /// Run the edge on the nodes
     #[arg(long, hide = true)]
-    pub(crate) with_system: bool,
+    pub(crate) with_edge: bool,
     /// End when the parent process ends
     #[arg(long, hide = true)]
     pub(crate) die_with_parent: bool,

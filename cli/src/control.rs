@@ -1,7 +1,7 @@
 //! `meshgate control`: the control plane in one process. Its parts talk to the API server as any client does.
 
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::RawFd;
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use tokio::task::{JoinSet, LocalSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::apply::{Manifest, put_all};
 use crate::args::{ControlArgs, Part};
 use crate::client::from_kubeconfig;
 use crate::cluster::inherited;
@@ -48,10 +49,10 @@ async fn whole(
     data_dir: &Path,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let pki = pki(args, data_dir)?;
-    let store = meshgate_store::Store::open(&data_dir.join("store.redb")).context("the store")?;
     let mut listeners = vec![listen(args.listen)?];
     let advertise = listeners[0].local_addr()?;
+    let pki = pki(args, data_dir, advertise)?;
+    let store = meshgate_store::Store::open(&data_dir.join("store.redb")).context("the store")?;
     if let Some(descriptor) = args.api_fd {
         listeners.push(TcpListener::from(inherited(descriptor)?));
     }
@@ -81,10 +82,9 @@ async fn whole(
         .context("the certificate of configuration push")?;
     parts.scheduler(scheduler);
     parts.controllers(controllers, pki.ca_pem().to_owned());
-    parts.push(push, push_options(args, serving)?);
-    if args.with_system {
-        parts.system_manifests(addons, pki.ca_pem().to_owned());
-    }
+    let options = push_options(args, serving)?;
+    let manifest = system_manifest(args, &options, pki.ca_pem().to_owned())?;
+    parts.system(addons, manifest, push, options);
     let ended = parts.end().await;
     server.wait().await;
     ended
@@ -153,25 +153,28 @@ impl Parts {
     }
 
     fn push(&mut self, client: Client, options: meshgate_push::Options) {
-        let token = self.shutdown.clone();
-        self.running.spawn_local(async move {
-            meshgate_push::run(client, options, token)
-                .await
-                .context("configuration push")
-        });
+        self.running
+            .spawn_local(push(client, options, self.shutdown.clone()));
     }
 
-    fn system_manifests(&mut self, client: Client, cluster_ca_pem: String) {
-        let manifest = meshgate_push::manifests(&meshgate_push::ManifestOptions {
-            cluster_ca_pem,
-            ..meshgate_push::ManifestOptions::default()
-        });
+    /// Configuration push on our own API server, and the objects that it stands on: nobody else brings them there.
+    fn system(
+        &mut self,
+        addons: Client,
+        manifest: Manifest,
+        client: Client,
+        options: meshgate_push::Options,
+    ) {
         let token = self.shutdown.clone();
         self.running.spawn_local(async move {
-            crate::apply::apply(client, &manifest)
-                .await
-                .context("the system's own manifests")?;
-            token.cancelled().await;
+            let apply = async |objects| {
+                put_all(&addons, objects)
+                    .await
+                    .context("the system's own objects")
+            };
+            // Push would look for these in vain.
+            apply(manifest.needed).await?;
+            tokio::try_join!(apply(manifest.others), push(client, options, token))?;
             Ok(())
         });
     }
@@ -191,16 +194,43 @@ impl Parts {
     }
 }
 
+async fn push(
+    client: Client,
+    options: meshgate_push::Options,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    meshgate_push::run(client, options, shutdown)
+        .await
+        .context("configuration push")
+}
+
+/// Definitions, namespace, permissions, class and webhook wherever there is an API server; the edge where nodes run it.
+fn system_manifest(
+    args: &ControlArgs,
+    push: &meshgate_push::Options,
+    cluster_ca_pem: String,
+) -> anyhow::Result<Manifest> {
+    let webhook = push.webhook_listener.local_addr()?;
+    Manifest::parse(&meshgate_push::manifests(&meshgate_push::ManifestOptions {
+        control_address: webhook.ip(),
+        push_port: push.push_listener.local_addr()?.port(),
+        webhook_port: webhook.port(),
+        cluster_ca_pem,
+        edge: args.with_edge.then(meshgate_push::EdgeOptions::default),
+    }))
+    .context("the system's own objects")
+}
+
 /// Below a supervisor the certificates are there. By hand, the first start makes them.
-fn pki(args: &ControlArgs, data_dir: &Path) -> anyhow::Result<ClusterPki> {
+fn pki(args: &ControlArgs, data_dir: &Path, advertise: SocketAddr) -> anyhow::Result<ClusterPki> {
     if args.api_fd.is_some() {
         return ClusterPki::open(data_dir).context("the cluster's certificates");
     }
     std::fs::create_dir_all(data_dir)
         .with_context(|| format!("cannot make {}", data_dir.display()))?;
-    let url = format!("https://{}", args.listen);
+    let url = format!("https://{advertise}");
     let options = ClusterPkiOptions {
-        api_addresses: vec![args.listen.ip()],
+        api_addresses: vec![advertise.ip()],
         api_names: Vec::new(),
         api_url_host: url.clone(),
         api_url_inside: url,
@@ -231,7 +261,7 @@ fn push_options(
     })
 }
 
-fn listen(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))
 }
 

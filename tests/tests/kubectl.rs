@@ -1,9 +1,9 @@
 //! Unmodified kubectl, command by command, against one cluster.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use meshgate_tests::{Cluster, run, text, until};
+use meshgate_tests::{Cluster, meshgate, run, text, until};
 
 const ECHO: &str = "meshgate/meshgate";
 
@@ -350,4 +350,119 @@ fn bad_input(c: &Cluster) {
     assert!(said.contains("\"nothing-like-it\" not found"), "{said}");
     let said = c.kubectl_fails(&["get", "pods", "--as", "nobody-at-all"]);
     assert!(said.contains("forbidden"), "{said}");
+}
+
+/// `meshgate control` by hand, with the data of a cluster that was only prepared.
+struct Control(Child);
+
+impl Control {
+    fn start(cluster: &Cluster) -> Control {
+        let logs = cluster.data_dir().join("logs");
+        std::fs::create_dir_all(&logs).expect("a folder");
+        let log = std::fs::File::create(logs.join("control.log")).expect("a log");
+        let mut command = Command::new(meshgate());
+        command
+            .arg("control")
+            .arg("--data-dir")
+            .arg(cluster.data_dir());
+        for listen in ["--listen", "--push-listen", "--webhook-listen"] {
+            command.args([listen, "127.0.0.1:0"]);
+        }
+        Control(command.stderr(log).spawn().expect("it starts"))
+    }
+
+    fn end(mut self) {
+        let output = run(Command::new("kill").arg(self.0.id().to_string()));
+        assert!(output.status.success(), "{}", text(&output));
+        let status = self.0.wait().expect("it ends");
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // Only a test that fails finds it running.
+        let _ended = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+const ALONE: &str = "apiVersion: v1
+kind: Namespace
+metadata: {name: alone, labels: {meshgate.dev/inject: 'true'}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: alone}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: meshgate.dev/v1alpha1
+kind: BackendPolicy
+metadata: {name: web, namespace: alone}
+spec:
+  targetRefs: [{kind: Service, name: web}]
+  timeouts: {request: 5s}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web, namespace: alone}
+spec: {defaultBackend: {service: {name: web, port: {number: 80}}}}
+";
+
+#[test]
+fn a_control_plane_without_nodes_brings_what_it_stands_on() {
+    let cluster = Cluster::start(&["--nodes", "0"]);
+    let kinds = "get ratelimitpolicies,backendpolicies,accesspolicies -A";
+    check(&cluster, kinds, &[]);
+    cluster.apply(ALONE);
+    stands(&cluster);
+
+    let cluster = Cluster::prepare();
+    let control = Control::start(&cluster);
+    until("our kinds", || ask(&cluster, kinds));
+    until("the injector", || ask(&cluster, INJECTOR));
+    cluster.apply(ALONE);
+    stands(&cluster);
+    let command = "label ingressclass meshgate team=edge";
+    check(&cluster, command, &["labeled"]);
+    control.end();
+    // The second start finds all of it, and what a user has added.
+    let control = Control::start(&cluster);
+    until("our kinds", || ask(&cluster, kinds));
+    stands(&cluster);
+    let definitions = "get crd -o jsonpath={.items[*].metadata.generation}";
+    assert_eq!(ask(&cluster, definitions).as_deref(), Some("1 1 1"));
+    check(&cluster, "get ingressclass -l team=edge", &["meshgate"]);
+    control.end();
+}
+
+const INJECTOR: &str = "get mutatingwebhookconfiguration meshgate-inject";
+
+/// What kubectl prints, unless it fails.
+fn ask(cluster: &Cluster, command: &str) -> Option<String> {
+    let output = run(&mut cluster.kubectl_command(&command.split(' ').collect::<Vec<_>>()));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    output.status.success().then_some(said)
+}
+
+/// Push compiles and judges, the mesh has its root, pods get sidecars, and nothing was missed on the way.
+fn stands(cluster: &Cluster) {
+    let accepted = "-n alone get backendpolicy web -o \
+                    jsonpath={.status.ancestors[*].conditions[?(@.type==\"Accepted\")].status}";
+    until("the policy's verdict", || {
+        ask(cluster, accepted).filter(|status| status == "True")
+    });
+    until("the mesh's root", || {
+        ask(cluster, "-n meshgate-system get secret meshgate-ca")
+    });
+    let pod = format!("-n alone run try --image={ECHO} --dry-run=server -o yaml");
+    // The namespace's service account may come later.
+    let pod = until("an injected pod", || ask(cluster, &pod));
+    assert!(pod.contains("name: meshgate-sidecar"), "{pod}");
+    let class = "-n alone get ingress web -o jsonpath={.spec.ingressClassName}";
+    check(cluster, class, &["meshgate"]);
+    let nothing = ask(cluster, "-n meshgate-system get deployments -o name");
+    assert_eq!(nothing.as_deref(), Some(""), "nobody would run the edge");
+    let log = cluster.data_dir().join("logs/control.log");
+    let log = std::fs::read_to_string(log).expect("control's log");
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
 }

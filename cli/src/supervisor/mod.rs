@@ -121,7 +121,7 @@ fn control(spec: &Spec, api: std::os::fd::OwnedFd) -> Child {
             .map(|a| format!("--edge-address={a}")),
     );
     if spec.isolated() {
-        arguments.push("--with-system".to_owned());
+        arguments.push("--with-edge".to_owned());
     }
     Child::new("control", arguments, log_path(spec, "control"))
         .handing("--api-fd", api)

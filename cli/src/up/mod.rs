@@ -121,9 +121,6 @@ fn wait_for(
             break;
         }
     }
-    if args.nodes == 0 {
-        return Ok(());
-    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,11 +1,17 @@
-//! What must be there before `up` says that it is: nodes, the edge, and with `--demo` the shop behind it.
+//! What must be there before `up` says that it is: the control plane's own objects, nodes, the edge, and with `--demo`
+//! the shop behind it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use futures::future::try_join_all;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::networking::v1::IngressClass;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::runtime::conditions::is_crd_established;
 use kube::runtime::wait::{Condition, await_condition};
 use kube::{Api, Client};
 use meshgate_api::names;
@@ -21,6 +27,15 @@ const STEP_MAX: Duration = Duration::from_secs(60);
 /// Between two questions to the edge whether the demo's route is in force.
 const ASK_AGAIN: Duration = Duration::from_millis(5);
 
+/// Definitions of our policies: the control plane brings them.
+const DEFINITIONS: [&str; 3] = [
+    "accesspolicies.meshgate.dev",
+    "backendpolicies.meshgate.dev",
+    "ratelimitpolicies.meshgate.dev",
+];
+/// What asks the injector for sidecars.
+const INJECTION: &str = "meshgate-inject";
+
 pub(super) async fn wait(
     cluster: &Cluster,
     args: &UpArgs,
@@ -28,6 +43,12 @@ pub(super) async fn wait(
     progress: &mut Progress,
 ) -> anyhow::Result<()> {
     let client = crate::client::from_kubeconfig(&cluster.kubeconfig()).await?;
+    progress.waiting("the control plane's own objects");
+    own_objects(&client).await?;
+    if args.nodes == 0 {
+        progress.done("definitions");
+        return Ok(());
+    }
     if args.demo {
         progress.waiting("the demo's objects to be stored");
         demo::apply(client.clone())
@@ -65,6 +86,25 @@ pub(super) async fn wait(
     Ok(())
 }
 
+/// What applications rely on from their first object on: our kinds, a class for Ingresses, sidecars for pods.
+async fn own_objects(client: &Client) -> anyhow::Result<()> {
+    let definitions = Api::<CustomResourceDefinition>::all(client.clone());
+    let definitions = try_join_all(
+        DEFINITIONS.map(|name| await_condition(definitions.clone(), name, is_crd_established())),
+    );
+    let classes = Api::<IngressClass>::all(client.clone());
+    let injections = Api::<MutatingWebhookConfiguration>::all(client.clone());
+    let all = async {
+        tokio::try_join!(
+            definitions,
+            await_condition(classes, names::INGRESS_CLASS, is_there()),
+            await_condition(injections, INJECTION, is_there()),
+        )
+        .map(Some)
+    };
+    reach(client, "the control plane's own objects", all).await
+}
+
 fn reachable(address: Option<SocketAddr>) -> anyhow::Result<SocketAddr> {
     address
         .map(host::reachable)
@@ -100,7 +140,7 @@ async fn reach<T>(
             .map(drop)
             .with_context(|| format!("cannot wait for {what}")),
         Err(_) => bail!(
-            "{what} is not ready after {} s{}",
+            "{what}: not ready after {} s{}",
             STEP_MAX.as_secs(),
             complaints(client).await
         ),
@@ -147,6 +187,10 @@ async fn complaints(client: &Client) -> String {
         }
     }
     text
+}
+
+fn is_there<T>() -> impl Condition<T> {
+    |object: Option<&T>| object.is_some()
 }
 
 fn node_is_ready() -> impl Condition<Node> {

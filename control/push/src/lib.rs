@@ -38,7 +38,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use compile::Compiler;
 pub use identity::CaError;
 use identity::IdentityService;
-pub use manifests::{EdgeListeners, ManifestOptions, manifests};
+pub use manifests::{EdgeListeners, EdgeOptions, ManifestOptions, manifests};
 use metrics::Metrics;
 use quota::QuotaService;
 use server::server_config;

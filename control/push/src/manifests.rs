@@ -1,41 +1,47 @@
 //! The objects that Meshgate itself consists of: ordinary YAML (`control/push/manifests/`, and the definitions of our
 //! policies), with what differs from cluster to cluster filled in.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use meshgate_api::{names, policies::crds};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// In the order in which they must be applied: permissions and definitions first, so that what waits for them goes on
-/// while the rest is applied; the edge last, so that it finds everything.
-const FILES: [&str; 6] = [
-    include_str!("../manifests/00-namespace.yaml"),
-    include_str!("../manifests/10-control-rbac.yaml"),
-    include_str!("../manifests/20-ingressclass.yaml"),
-    include_str!("../manifests/30-control.yaml"),
-    include_str!("../manifests/40-webhook.yaml"),
-    include_str!("../manifests/50-edge.yaml"),
-];
-/// The definitions come after the second file.
-const CRDS_AT: usize = 2;
+const NAMESPACE: &str = include_str!("../manifests/00-namespace.yaml");
+const PERMISSIONS: &str = include_str!("../manifests/10-control-rbac.yaml");
+const CLASS: &str = include_str!("../manifests/20-ingressclass.yaml");
+const SERVICE: &str = include_str!("../manifests/30-control.yaml");
+const WEBHOOK: &str = include_str!("../manifests/40-webhook.yaml");
+const EDGE: &str = include_str!("../manifests/50-edge.yaml");
 
 /// What differs from cluster to cluster.
 #[derive(Debug, Clone)]
 pub struct ManifestOptions {
-    /// Where proxies reach push, identity and quota: "HOST:PORT".
-    pub control: String,
-    /// Address of the control plane behind the Service `meshgate-control`.
+    /// Address of push and webhook. Behind the Service `meshgate-control`, unless only the machine itself reaches it:
+    /// then there is no Service, and the API server is told the address.
     pub control_address: IpAddr,
+    /// Port of push at that address.
+    pub push_port: u16,
+    /// Port of the webhook at that address.
+    pub webhook_port: u16,
     /// The cluster's CA, for the API server to verify the webhook.
     pub cluster_ca_pem: String,
-    /// Image of the edge.
+    /// The edge; `None` where no node would run it.
+    pub edge: Option<EdgeOptions>,
+}
+
+/// How the edge runs.
+#[derive(Debug, Clone)]
+pub struct EdgeOptions {
+    /// Where it reaches push, identity and quota: "HOST:PORT".
+    pub control: String,
+    /// Its image.
     pub image: String,
-    /// Replicas of the edge.
-    pub edge_replicas: u32,
-    /// Where the edge listens.
-    pub edge_listeners: EdgeListeners,
+    /// Its replicas.
+    pub replicas: u32,
+    /// Where it listens.
+    pub listeners: EdgeListeners,
     /// SPIFFE trust domain.
     pub trust_domain: String,
 }
@@ -57,21 +63,51 @@ pub enum EdgeListeners {
 impl Default for ManifestOptions {
     fn default() -> Self {
         Self {
-            control: format!("{}:{}", names::CONTROL_ADDRESS, names::PORT_PUSH),
             control_address: names::CONTROL_ADDRESS.into(),
+            push_port: names::PORT_PUSH,
+            webhook_port: names::PORT_WEBHOOK,
             cluster_ca_pem: String::new(),
+            edge: Some(EdgeOptions::default()),
+        }
+    }
+}
+
+impl Default for EdgeOptions {
+    fn default() -> Self {
+        Self {
+            control: format!("{}:{}", names::CONTROL_ADDRESS, names::PORT_PUSH),
             image: names::SELF_IMAGE.into(),
-            edge_replicas: 1,
-            edge_listeners: EdgeListeners::HostSockets,
+            replicas: 1,
+            listeners: EdgeListeners::HostSockets,
             trust_domain: names::TRUST_DOMAIN.into(),
         }
     }
 }
 
-/// All of them in the order in which they must be applied, as multi-document YAML.
+impl ManifestOptions {
+    /// Where the API server, on the same machine, reaches the webhook; `None` when others reach it too.
+    fn webhook_on_this_machine(&self) -> Option<SocketAddr> {
+        let address = self.control_address;
+        let loopback = match address {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        };
+        (address.is_loopback() || address.is_unspecified())
+            .then(|| SocketAddr::new(loopback, self.webhook_port))
+    }
+}
+
+/// All of them in the order in which they must be applied, as multi-document YAML: permissions and definitions first,
+/// so that what waits for them goes on while the rest is applied; the edge last, so that it finds everything.
 pub fn manifests(options: &ManifestOptions) -> String {
-    let (before, after) = FILES.split_at(CRDS_AT);
-    let files = before.iter().chain(&crds::ALL).chain(after);
+    let service = options.webhook_on_this_machine().is_none();
+    let files = [NAMESPACE, PERMISSIONS]
+        .into_iter()
+        .chain(crds::ALL)
+        .chain([CLASS])
+        .chain(service.then_some(SERVICE))
+        .chain([WEBHOOK])
+        .chain(options.edge.is_some().then_some(EDGE));
     let mut documents = Vec::new();
     for file in files {
         for document in serde_norway::Deserializer::from_str(file) {
@@ -87,24 +123,16 @@ pub fn manifests(options: &ManifestOptions) -> String {
 fn fill_in(document: &mut Value, options: &ManifestOptions) {
     let kind = document["kind"].as_str().unwrap_or_default();
     let name = document["metadata"]["name"].as_str().unwrap_or_default();
-    match (kind, name) {
-        ("EndpointSlice", names::CONTROL_SERVICE) => {
-            document["addressType"] = json!(if options.control_address.is_ipv4() {
-                "IPv4"
-            } else {
-                "IPv6"
-            });
-            document["endpoints"][0]["addresses"] = json!([options.control_address]);
-        }
-        ("MutatingWebhookConfiguration", _) => {
-            let bundle = STANDARD.encode(&options.cluster_ca_pem);
+    match (kind, name, &options.edge) {
+        ("EndpointSlice", names::CONTROL_SERVICE, _) => fill_in_slice(document, options),
+        ("MutatingWebhookConfiguration", _, _) => {
             for webhook in document["webhooks"].as_array_mut().into_iter().flatten() {
-                webhook["clientConfig"]["caBundle"] = json!(bundle);
+                fill_in_client(&mut webhook["clientConfig"], options);
             }
         }
-        ("Deployment", names::EDGE) => fill_in_edge(document, options),
-        ("Service", names::EDGE) => {
-            if let EdgeListeners::Own { .. } = options.edge_listeners
+        ("Deployment", names::EDGE, Some(edge)) => fill_in_edge(document, edge),
+        ("Service", names::EDGE, Some(edge)) => {
+            if let EdgeListeners::Own { .. } = edge.listeners
                 && let Some(ports) = document["spec"]["ports"].as_array_mut()
             {
                 for (name, port) in [("http", 80), ("https", 443)] {
@@ -117,8 +145,34 @@ fn fill_in(document: &mut Value, options: &ManifestOptions) {
     }
 }
 
-fn fill_in_edge(deployment: &mut Value, options: &ManifestOptions) {
-    deployment["spec"]["replicas"] = json!(options.edge_replicas);
+fn fill_in_slice(slice: &mut Value, options: &ManifestOptions) {
+    slice["addressType"] = json!(if options.control_address.is_ipv4() {
+        "IPv4"
+    } else {
+        "IPv6"
+    });
+    slice["endpoints"][0]["addresses"] = json!([options.control_address]);
+    for entry in slice["ports"].as_array_mut().into_iter().flatten() {
+        let webhook = entry["name"] == "webhook";
+        entry["port"] = json!(if webhook {
+            options.webhook_port
+        } else {
+            options.push_port
+        });
+    }
+}
+
+/// Whom the API server asks.
+fn fill_in_client(client: &mut Value, options: &ManifestOptions) {
+    if let Some(address) = options.webhook_on_this_machine() {
+        let path = client["service"]["path"].as_str().unwrap_or_default();
+        *client = json!({ "url": format!("https://{address}{path}") });
+    }
+    client["caBundle"] = json!(STANDARD.encode(&options.cluster_ca_pem));
+}
+
+fn fill_in_edge(deployment: &mut Value, options: &EdgeOptions) {
+    deployment["spec"]["replicas"] = json!(options.replicas);
     let pod = &mut deployment["spec"]["template"]["spec"];
     let mut args = vec![
         "ingress",
@@ -133,7 +187,7 @@ fn fill_in_edge(deployment: &mut Value, options: &ManifestOptions) {
     let push = |list: &mut Value, value: Value| {
         list.as_array_mut().expect("a list in our file").push(value)
     };
-    match &options.edge_listeners {
+    match &options.listeners {
         EdgeListeners::HostSockets => {
             args.extend(["--host-sockets", names::HOST_SOCKETS]);
             let mount = json!({ "name": "host-sockets", "mountPath": names::HOST_SOCKETS });
@@ -154,7 +208,7 @@ fn fill_in_edge(deployment: &mut Value, options: &ManifestOptions) {
         }
     }
     container["args"] = json!(args);
-    if let EdgeListeners::HostSockets = options.edge_listeners {
+    if let EdgeListeners::HostSockets = options.listeners {
         let socket = json!({ "path": names::HOST_SOCKETS, "type": "Socket" });
         push(
             &mut pod["volumes"],
@@ -171,6 +225,12 @@ mod tests {
         serde_norway::Deserializer::from_str(&manifests(options))
             .map(|document| Value::deserialize(document).expect("valid YAML"))
             .collect()
+    }
+
+    fn find<'a>(documents: &'a [Value], kind: &str, name: &str) -> Option<&'a Value> {
+        documents
+            .iter()
+            .find(|document| document["kind"] == kind && document["metadata"]["name"] == name)
     }
 
     #[test]
@@ -194,23 +254,22 @@ mod tests {
     #[test]
     fn options_are_filled_in() {
         let options = ManifestOptions {
-            control: "control.test:15012".into(),
             control_address: "10.1.2.3".parse().expect("an address"),
+            webhook_port: 9443,
             cluster_ca_pem: "ca".into(),
-            edge_replicas: 2,
-            edge_listeners: EdgeListeners::Own {
-                http: "0.0.0.0:8080".parse().expect("an address"),
-                https: "0.0.0.0:8443".parse().expect("an address"),
-            },
+            edge: Some(EdgeOptions {
+                control: "control.test:15012".into(),
+                replicas: 2,
+                listeners: EdgeListeners::Own {
+                    http: "0.0.0.0:8080".parse().expect("an address"),
+                    https: "0.0.0.0:8443".parse().expect("an address"),
+                },
+                ..EdgeOptions::default()
+            }),
             ..ManifestOptions::default()
         };
         let documents = documents(&options);
-        let find = |kind: &str, name: &str| {
-            let found = documents
-                .iter()
-                .find(|document| document["kind"] == kind && document["metadata"]["name"] == name);
-            found.expect("there")
-        };
+        let find = |kind, name| find(&documents, kind, name).expect("there");
         let edge = find("Deployment", "edge");
         assert_eq!(edge["spec"]["replicas"], 2);
         let container = &edge["spec"]["template"]["spec"]["containers"][0];
@@ -228,15 +287,53 @@ mod tests {
         .concat();
         assert_eq!(container["args"], json!(args));
         assert_eq!(container["securityContext"]["runAsNonRoot"], true);
-        assert_eq!(
-            find("EndpointSlice", "meshgate-control")["endpoints"][0]["addresses"][0],
-            "10.1.2.3"
-        );
+        let slice = find("EndpointSlice", "meshgate-control");
+        assert_eq!(slice["endpoints"][0]["addresses"][0], "10.1.2.3");
+        assert_eq!(slice["ports"][0]["port"], 15012);
+        assert_eq!(slice["ports"][1]["port"], 9443);
         let webhooks = find("MutatingWebhookConfiguration", "meshgate-inject");
-        assert_eq!(webhooks["webhooks"][1]["clientConfig"]["caBundle"], "Y2E=");
+        let client = &webhooks["webhooks"][1]["clientConfig"];
+        assert_eq!(client["caBundle"], "Y2E=");
+        assert_eq!(client["service"]["name"], "meshgate-control");
+        assert!(client["url"].is_null(), "{client}");
         assert_eq!(
             find("Service", "edge")["spec"]["ports"][1]["targetPort"],
             "http"
         );
+    }
+
+    #[test]
+    fn a_control_plane_alone_is_asked_on_its_own_machine_and_has_no_edge() {
+        let check = |address: &str, url: &str| {
+            let documents = documents(&ManifestOptions {
+                control_address: address.parse().expect("an address"),
+                webhook_port: 9443,
+                cluster_ca_pem: "ca".into(),
+                edge: None,
+                ..ManifestOptions::default()
+            });
+            let webhooks = find(
+                &documents,
+                "MutatingWebhookConfiguration",
+                "meshgate-inject",
+            )
+            .expect("there");
+            for webhook in webhooks["webhooks"].as_array().expect("a list") {
+                let wanted = json!({ "url": url, "caBundle": "Y2E=" });
+                assert_eq!(webhook["clientConfig"], wanted, "{address}");
+            }
+            for (kind, name) in [
+                ("Service", "meshgate-control"),
+                ("EndpointSlice", "meshgate-control"),
+                ("Deployment", "edge"),
+                ("Service", "edge"),
+                ("ServiceAccount", "edge"),
+            ] {
+                assert_eq!(find(&documents, kind, name), None, "{address}");
+            }
+        };
+        check("127.0.0.1", "https://127.0.0.1:9443/inject");
+        check("0.0.0.0", "https://127.0.0.1:9443/inject");
+        check("::", "https://[::1]:9443/inject");
     }
 }
