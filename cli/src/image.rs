@@ -37,6 +37,7 @@ pub(crate) fn run(command: &ImageCommand) -> anyhow::Result<ExitCode> {
 
 fn open(cluster: &ClusterArgs) -> anyhow::Result<ImageStore> {
     let cluster = Cluster::find(cluster)?;
+    cluster.must_exist()?;
     ImageStore::open(&cluster.path("images")).context("the image store")
 }
 

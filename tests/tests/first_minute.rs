@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use meshgate_tests::{Cluster, curl, meshgate, run, text, tls, until};
+use meshgate_tests::{Cluster, curl, image, meshgate, run, text, tls, until};
 
 /// Processes whose command line names this cluster's folder.
 fn processes(cluster: &Cluster) -> Vec<String> {
@@ -162,6 +162,34 @@ fn a_damaged_store_is_named() {
     assert!(!output.status.success());
     let said = text(&output);
     assert!(said.contains("store.redb"), "{said}");
+}
+
+#[test]
+fn images_belong_to_a_cluster_that_there_is() {
+    let cluster = Cluster::prepare();
+    let archive = image::oci_archive(cluster.scratch(), "example.test/early:1", &["echo"]);
+    let load = || run(cluster.meshgate("image load").arg(&archive));
+    let list = || run(&mut cluster.meshgate("image list"));
+    for output in [load(), list()] {
+        assert!(!output.status.success());
+        let said = text(&output);
+        let wanted = [
+            format!("no cluster {:?}", cluster.name()),
+            format!("{} does not exist", cluster.data_dir().display()),
+            format!("meshgate up --name {}", cluster.name()),
+        ];
+        for wanted in wanted {
+            assert!(said.contains(&wanted), "no {wanted:?} in {said}");
+        }
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    assert!(!cluster.data_dir().exists(), "nothing was made");
+    // Its folder is there and nobody has started it yet.
+    std::fs::create_dir(cluster.data_dir()).expect("a folder");
+    let output = load();
+    assert!(output.status.success(), "{}", text(&output));
+    let said = text(&list());
+    assert!(said.contains("example.test/early:1"), "{said}");
 }
 
 #[test]

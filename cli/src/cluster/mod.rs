@@ -47,6 +47,18 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// An error that says what to do when nobody has made the cluster. Whether it runs is another question.
+    pub(crate) fn must_exist(&self) -> anyhow::Result<()> {
+        if !self.data_dir.is_dir() {
+            bail!(
+                "there is no cluster {0:?}: {1} does not exist; `meshgate up --name {0} --data-dir {1}` starts one",
+                self.name,
+                self.data_dir.display()
+            );
+        }
+        Ok(())
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.data_dir.join(name)
     }
@@ -93,13 +105,7 @@ impl Cluster {
 
     /// The running cluster's state; an error that says what to do when there is none.
     pub(crate) fn running(&self) -> anyhow::Result<State> {
-        if !self.data_dir.is_dir() {
-            bail!(
-                "there is no cluster {:?}: {} does not exist; `meshgate up` starts one",
-                self.name,
-                self.data_dir.display()
-            );
-        }
+        self.must_exist()?;
         if !Lock::is_held(&self.data_dir)? {
             bail!(
                 "cluster {:?} is not running; `meshgate up --name {} --data-dir {}` starts it",
