@@ -75,6 +75,7 @@ pub(crate) struct PodTarget {
     pub(crate) node: String,
     pub(crate) identity: String,
     pub(crate) skip_inbound: crate::objects::PortSet,
+    pub(crate) opaque: crate::objects::PortSet,
 }
 
 /// What a batch of changes came to. `None` = gone.

@@ -154,6 +154,8 @@ pub(crate) struct Pod {
     pub(crate) node: String,
     /// Ports whose traffic bypasses the sidecar: called in plain.
     pub(crate) skip_inbound: PortSet,
+    /// Ports where nobody looks at the bytes.
+    pub(crate) opaque: PortSet,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

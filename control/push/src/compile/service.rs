@@ -38,33 +38,59 @@ impl Compiler {
             port: port.port.into(),
             port_name: port.name.clone(),
             addresses: service.cluster_ips.clone(),
-            protocol: protocol(service, port, policy.and_then(|(_, spec)| spec.protocol)).into(),
+            protocol: self
+                .protocol(
+                    name,
+                    service,
+                    port,
+                    policy.and_then(|(_, spec)| spec.protocol),
+                )
+                .into(),
             endpoints: self.endpoints(name, port),
             policy: Some(compile_policy(policy)),
         }
     }
 
+    /// appProtocol first, then opaque ports, then the policy.
+    fn protocol(
+        &self,
+        name: &Name,
+        service: &Service,
+        port: &ServicePort,
+        policy: Option<backend::Protocol>,
+    ) -> push::service::Protocol {
+        use push::service::Protocol;
+        match port.app_protocol.as_deref() {
+            Some("http" | "kubernetes.io/ws") => return Protocol::Http1,
+            Some("kubernetes.io/h2c" | "http2" | "grpc") => return Protocol::Http2,
+            Some("tcp") => return Protocol::Tcp,
+            // Others, https among them, are found out by looking at the bytes.
+            _ => {}
+        }
+        if service.opaque_ports.contains(port.port) || self.is_opaque_at_a_pod(name, port) {
+            return Protocol::Tcp;
+        }
+        match policy {
+            None | Some(backend::Protocol::Auto) => Protocol::Auto,
+            Some(backend::Protocol::Http1) => Protocol::Http1,
+            Some(backend::Protocol::Http2) => Protocol::Http2,
+            Some(backend::Protocol::Tcp) => Protocol::Tcp,
+        }
+    }
+
+    /// One pod is enough: before one is picked its caller has either looked at the bytes or not, and bytes suit all.
+    fn is_opaque_at_a_pod(&self, service: &Name, port: &ServicePort) -> bool {
+        self.placed(service, port).any(|(endpoint, number)| {
+            let pod = self.meshed(service, endpoint);
+            pod.is_some_and(|pod| pod.opaque.contains(number))
+        })
+    }
+
     fn endpoints(&self, name: &Name, port: &ServicePort) -> Vec<push::Endpoint> {
-        let slices = self
-            .index
-            .slices
-            .at(name)
-            .filter_map(|slice| self.objects.slices.get(slice));
-        let mut endpoints: Vec<push::Endpoint> = slices
-            .flat_map(|slice| {
-                let number = slice
-                    .ports
-                    .iter()
-                    .find(|(name, _)| *name == port.name)
-                    .map(|(_, number)| *number);
-                number.into_iter().flat_map(|number| {
-                    let usable = slice
-                        .endpoints
-                        .iter()
-                        .filter(|endpoint| endpoint.readiness != Readiness::NotReady);
-                    usable.map(move |endpoint| self.endpoint(name, endpoint, number))
-                })
-            })
+        let mut endpoints: Vec<push::Endpoint> = self
+            .placed(name, port)
+            .filter(|(endpoint, _)| endpoint.readiness != Readiness::NotReady)
+            .map(|(endpoint, number)| self.endpoint(name, endpoint, number))
             .collect();
         // Several slices may hold the same endpoint while they are rewritten: a ready one wins.
         let place = |endpoint: &push::Endpoint| {
@@ -80,13 +106,35 @@ impl Compiler {
         endpoints
     }
 
+    /// Endpoints, ready or not, with the number that a Service's port has there.
+    fn placed<'a>(
+        &'a self,
+        service: &'a Name,
+        port: &'a ServicePort,
+    ) -> impl Iterator<Item = (&'a SliceEndpoint, u16)> {
+        let slices = self.index.slices.at(service);
+        let slices = slices.filter_map(|slice| self.objects.slices.get(slice));
+        slices.flat_map(|slice| {
+            let mut ports = slice.ports.iter();
+            let number = ports.find(|(name, _)| *name == port.name);
+            number.into_iter().flat_map(|(_, number)| {
+                let endpoints = slice.endpoints.iter();
+                endpoints.map(|endpoint| (endpoint, *number))
+            })
+        })
+    }
+
+    /// The pod of an endpoint, if it has a sidecar.
+    fn meshed(&self, service: &Name, endpoint: &SliceEndpoint) -> Option<&Pod> {
+        let pod = endpoint.pod.as_ref()?;
+        let meshed = self.objects.pods.get(&service.sibling(&pod.name))?;
+        (meshed.uid == pod.uid || pod.uid.is_empty()).then_some(meshed)
+    }
+
     fn endpoint(&self, service: &Name, endpoint: &SliceEndpoint, port: u16) -> push::Endpoint {
         let pod = endpoint.pod.as_ref();
-        let meshed = pod.and_then(|pod| {
-            let meshed = self.objects.pods.get(&service.sibling(&pod.name))?;
-            (meshed.uid == pod.uid || pod.uid.is_empty()).then_some(meshed)
-        });
-        let identity = meshed
+        let identity = self
+            .meshed(service, endpoint)
             .filter(|pod| !pod.skip_inbound.contains(port))
             .map(|pod| self.identity(service, pod));
         push::Endpoint {
@@ -114,6 +162,7 @@ impl Compiler {
             node: pod.node.clone(),
             identity: self.identity(name, pod),
             skip_inbound: pod.skip_inbound.clone(),
+            opaque: pod.opaque.clone(),
         })
     }
 }
@@ -131,7 +180,11 @@ impl PodTarget {
             port: port.into(),
             port_name: String::new(),
             addresses: self.addresses.clone(),
-            protocol: push::service::Protocol::Auto.into(),
+            protocol: match self.opaque.contains(port) {
+                true => push::service::Protocol::Tcp,
+                false => push::service::Protocol::Auto,
+            }
+            .into(),
             endpoints: self
                 .addresses
                 .first()
@@ -148,30 +201,5 @@ impl PodTarget {
                 .collect(),
             policy: Some(compile_policy(None)),
         }
-    }
-}
-
-/// appProtocol first, then the Service's opaque ports, then the policy.
-fn protocol(
-    service: &Service,
-    port: &ServicePort,
-    policy: Option<backend::Protocol>,
-) -> push::service::Protocol {
-    use push::service::Protocol;
-    match port.app_protocol.as_deref() {
-        Some("http" | "kubernetes.io/ws") => return Protocol::Http1,
-        Some("kubernetes.io/h2c" | "http2" | "grpc") => return Protocol::Http2,
-        Some("tcp") => return Protocol::Tcp,
-        // Others, https among them, are found out by looking at the bytes.
-        _ => {}
-    }
-    if service.opaque_ports.contains(port.port) {
-        return Protocol::Tcp;
-    }
-    match policy {
-        None | Some(backend::Protocol::Auto) => Protocol::Auto,
-        Some(backend::Protocol::Http1) => Protocol::Http1,
-        Some(backend::Protocol::Http2) => Protocol::Http2,
-        Some(backend::Protocol::Tcp) => Protocol::Tcp,
     }
 }

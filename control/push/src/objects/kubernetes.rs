@@ -138,7 +138,12 @@ impl Pod {
         if ended || spec.host_network == Some(true) {
             return None;
         }
-        let skip = annotation(&pod.metadata, names::SKIP_INBOUND_PORTS).unwrap_or_default();
+        // The injector refuses annotations that do not parse.
+        let ports = |name| {
+            let text = annotation(&pod.metadata, name).unwrap_or_default();
+            PortSet::parse(text).unwrap_or_default()
+        };
+        let (skip_inbound, opaque) = (ports(names::SKIP_INBOUND_PORTS), ports(names::OPAQUE_PORTS));
         let mut addresses: Vec<String> = status
             .pod_ips
             .into_iter()
@@ -149,8 +154,8 @@ impl Pod {
             addresses.push(address);
         }
         Some(Self {
-            // The injector refuses annotations that do not parse.
-            skip_inbound: PortSet::parse(skip).unwrap_or_default(),
+            skip_inbound,
+            opaque,
             uid: pod.metadata.uid.unwrap_or_default(),
             service_account: spec
                 .service_account_name

@@ -219,6 +219,7 @@ pub(crate) fn update(changes: &[Change<'_>]) -> Update {
                     node: String::new(),
                     identity: identity.clone(),
                     skip_inbound: Default::default(),
+                    opaque: Default::default(),
                 };
                 update.pods.insert(Name::new(namespace, name), Some(target));
                 let body = push::Workload {

@@ -1,7 +1,9 @@
 //! Services and their endpoints.
 
+use meshgate_api::push::service::Protocol;
+
 use super::World;
-use crate::objects::Kind;
+use crate::objects::{Kind, Name};
 
 const SERVICE: &str = r#"
 kind: Service
@@ -65,6 +67,32 @@ fn endpoints_with_readiness_and_identity() {
         service shop/web:6000 at 10.96.0.7 fd00::7 TCP
         service shop/web:80 at 10.96.0.7 fd00::7 HTTP1",
     );
+}
+
+#[test]
+fn a_pod_says_of_its_own_ports_that_they_are_opaque() {
+    let skips = "meshgate.dev/skip-inbound-ports: \"6000-6010\"";
+    let service = SERVICE.replace(", appProtocol: http", "");
+    let mut world = World::of(&format!("{service}\n---\n{SLICE}\n---\n{POD}"));
+    let http = |protocol: &str| {
+        format!(
+            "
+            service shop/web:80 at 10.96.0.7 fd00::7 {protocol}
+              10.244.0.9:8080 web-b plain
+              10.244.0.10:8080 web-a as spiffe://cluster.local/ns/shop/sa/web
+              10.244.0.11:8080  plain terminating"
+        )
+    };
+    world.check("service shop/web:80", &http("AUTO"));
+    world.apply(&POD.replace(skips, "meshgate.dev/opaque-ports: \"8080\""));
+    world.check("service shop/web:80", &http("TCP"));
+    let direct =
+        |port| world.pods[&Name::new("shop", "web-a")].service(&Name::new("shop", "web-a"), port);
+    assert_eq!(direct(8080).protocol(), Protocol::Tcp);
+    assert_eq!(direct(80).protocol(), Protocol::Auto);
+    // The Service's own word comes first.
+    world.apply(SERVICE);
+    world.check("service shop/web:80", &http("HTTP1"));
 }
 
 #[test]
