@@ -10,6 +10,7 @@
 
 pub mod image;
 pub mod load;
+pub mod mesh;
 pub mod tls;
 
 use std::ffi::OsStr;

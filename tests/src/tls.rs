@@ -1,7 +1,15 @@
-//! Certificates made by openssl, as a user makes them.
+//! Certificates made by openssl, as a user makes them, and a client that notes which one a server shows.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
 
 use crate::{Cluster, run, text};
 
@@ -75,4 +83,75 @@ pub fn serial(cert: &Path) -> String {
         .args(["x509", "-noout", "-serial", "-in"])
         .arg(cert));
     text(&output).trim().to_owned()
+}
+
+/// A client that takes whatever certificate it is shown, if the server has its key. It never resumes: each handshake
+/// shows a certificate.
+pub(crate) fn client(protocol: &str) -> Arc<ClientConfig> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .expect("the provider has TLS 1.2 and 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![protocol.into()];
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
+}
+
+/// The name that is asked for in TLS.
+pub(crate) fn server_name(host: &str) -> io::Result<ServerName<'static>> {
+    ServerName::try_from(host.to_owned()).map_err(io::Error::other)
+}
+
+/// Serial number of the certificate that the server showed, as [`serial`] writes it.
+pub(crate) fn shown_serial(client: &ClientConnection) -> io::Result<String> {
+    let shown = client.peer_certificates().and_then(<[_]>::first);
+    let shown = shown.ok_or_else(|| io::Error::other("the server showed no certificate"))?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(shown).map_err(io::Error::other)?;
+    let digits = format!("{:X}", certificate.tbs_certificate.serial);
+    // openssl writes whole bytes.
+    let odd = if digits.len() % 2 == 1 { "0" } else { "" };
+    Ok(format!("serial={odd}{digits}"))
+}
+
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use meshgate_tests::load::{Load, Plan, failures};
+use meshgate_tests::load::{Answer, Life, Load, Opened, Plan, Protocol, Way, failures};
 use meshgate_tests::{Cluster, curl, text, tls, until};
 
 fn app(name: &str, replicas: u32) -> String {
@@ -274,33 +274,103 @@ fn protocols(c: &Cluster, cert: &std::path::Path) {
     assert_eq!(status, 200, "HTTP/2 without TLS");
 }
 
-/// Under load, with new connections all the time, a Secret is replaced; no request fails.
+/// One replacement of the Secret, in the load's time.
+struct Swap {
+    serial: String,
+    applied: Duration,
+    /// A handshake of somebody else's showed the new certificate.
+    seen: Duration,
+    /// Enough requests were asked after that.
+    over: Duration,
+}
+
+const HTTPS: [Way; 4] = [
+    Way(Protocol::Https1, Life::Kept),
+    Way(Protocol::Https2, Life::Kept),
+    Way(Protocol::Https1, Life::Fresh),
+    Way(Protocol::Https2, Life::Fresh),
+];
+
+/// Requests to wait for before the first replacement and after each.
+const REQUESTS: usize = 120;
+
+/// Under HTTPS, on connections that are kept and on new ones all the time, a Secret is replaced; no request fails.
 fn replaced_secret(c: &Cluster) {
-    let load = Load::start(&Plan {
-        address: c.http().to_owned(),
-        host: "a.test".to_owned(),
-        path: "/".to_owned(),
-        rate: 200,
-        connections: 4,
-    });
-    for _ in 0..3 {
-        let cert = tls::secret(c, "default", "first-tls", "first.test");
-        let wanted = Some(tls::serial(&cert));
-        until("the new certificate", || {
-            let served = tls::served_serial(c.https(), "first.test");
-            assert!(
-                served.is_some(),
-                "a handshake failed while the Secret was replaced"
-            );
-            (served == wanted).then_some(())
-        });
-    }
-    let answers = load.stop();
-    assert!(answers.len() > 20, "the load ran: {}", answers.len());
-    assert_eq!(
-        failures(&answers),
-        Vec::<&meshgate_tests::load::Answer>::new()
+    let load = Load::mixed(
+        &Plan {
+            address: c.https().to_owned(),
+            host: "first.test".to_owned(),
+            path: "/".to_owned(),
+            rate: 200,
+            connections: 8,
+        },
+        &HTTPS,
     );
+    more_requests(&load);
+    let swaps: Vec<Swap> = (0..3).map(|_| swap(c, &load)).collect();
+    let (answers, took) = (load.asked(), load.elapsed());
+    let rate = answers as f64 / took.as_secs_f64();
+    assert!(rate >= 100.0, "{answers} answers in {took:?}");
+    let answers = load.stop();
+    assert_eq!(failures(&answers), Vec::<&Answer>::new());
+    for way in HTTPS {
+        let answers: Vec<&Answer> = answers.iter().filter(|a| a.way == way).collect();
+        for swap in &swaps {
+            took_up(swap, way, &answers);
+        }
+        let first = swaps[0].applied;
+        let reopened = answers.iter().any(|a| opened(a).at > first);
+        assert_eq!(reopened, way.1 == Life::Fresh, "{way:?}: connections go on");
+    }
+}
+
+fn swap(c: &Cluster, load: &Load) -> Swap {
+    let applied = load.elapsed();
+    let cert = tls::secret(c, "default", "first-tls", "first.test");
+    let serial = tls::serial(&cert);
+    until("the new certificate", || {
+        let served = tls::served_serial(c.https(), "first.test");
+        let served = served.expect("a handshake failed while the Secret was replaced");
+        (served == serial).then_some(())
+    });
+    let seen = load.elapsed();
+    more_requests(load);
+    Swap {
+        serial,
+        applied,
+        seen,
+        over: load.elapsed(),
+    }
+}
+
+fn more_requests(load: &Load) {
+    let before = load.asked();
+    until("requests of the load", || {
+        (load.asked() >= before + REQUESTS).then_some(())
+    });
+}
+
+/// Requests were answered while the Secret was replaced and after, and connections from then on show the new certificate.
+fn took_up(swap: &Swap, way: Way, answers: &[&Answer]) {
+    let within = |from, to| answers.iter().filter(move |a| (from..to).contains(&a.at));
+    let during = within(swap.applied, swap.seen).count();
+    let after = within(swap.seen, swap.over).count();
+    let share = REQUESTS / HTTPS.len() / 2;
+    assert!(during >= 5 && after > share, "{way:?}: {during}, {after}");
+    let later = within(swap.seen, swap.over).map(|a| opened(a));
+    let later: Vec<&Opened> = later.filter(|o| o.at >= swap.seen).collect();
+    let fresh = way.1 == Life::Fresh;
+    assert!(!fresh || later.len() > share, "{way:?}: {}", later.len());
+    let new = |o: &&Opened| o.serial.as_ref() == Some(&swap.serial);
+    assert!(
+        later.iter().all(new),
+        "{way:?}: not {}: {later:?}",
+        swap.serial
+    );
+}
+
+fn opened(answer: &Answer) -> &Opened {
+    answer.opened.as_ref().expect("the request was answered")
 }
 
 const LIMIT: &str = r#"

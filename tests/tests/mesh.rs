@@ -1,27 +1,12 @@
 //! The mesh: what is on the wire, who is who, what happens when an endpoint fails.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use meshgate_tests::load::{Answer, Load, Plan, failures};
+use meshgate_tests::mesh::{Capture, NAMESPACES, call, metrics, programmed};
 use meshgate_tests::{Cluster, run, text, until};
 
-const MESH: &str = r#"
-apiVersion: v1
-kind: Namespace
-metadata: {name: mesh, labels: {meshgate.dev/inject: "true"}}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: plain}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: caller, namespace: mesh}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: server, namespace: mesh}
----
+const SERVER: &str = r#"
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: server, namespace: mesh}
@@ -55,60 +40,19 @@ spec:
     http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: server, port: {number: 80}}}}]}
 "#;
 
-/// Runs `meshgate echo call` in a new pod and returns its log.
-fn call(c: &Cluster, namespace: &str, name: &str, url: &str, count: u32) -> String {
-    let manifest = format!(
-        r#"
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}, namespace: {namespace}}}
-spec:
-  serviceAccountName: {account}
-  restartPolicy: Never
-  containers:
-  - name: call
-    image: meshgate/meshgate
-    args: [echo, call, "{url}", --count, "{count}"]
-"#,
-        account = if namespace == "mesh" {
-            "caller"
-        } else {
-            "default"
-        }
-    );
-    c.apply(&manifest);
-    until("the call to end", || {
-        let phase = c.kubectl(&[
-            "-n",
-            namespace,
-            "get",
-            "pod",
-            name,
-            "-o",
-            "jsonpath={.status.phase}",
-        ]);
-        ["Succeeded", "Failed"]
-            .contains(&phase.as_str())
-            .then_some(())
-    });
-    let log = c.kubectl(&["-n", namespace, "logs", name, "-c", "call"]);
-    c.kubectl(&["-n", namespace, "delete", "pod", name]);
-    log
+/// The server and its callers' namespaces.
+fn mesh(c: &Cluster) {
+    c.apply(NAMESPACES);
+    c.apply(SERVER);
+    let rollout = ["rollout", "status", "deployment/server", "--timeout=60s"];
+    c.kubectl(&[&["-n", "mesh"], &rollout[..]].concat());
 }
 
 #[test]
 fn identities_strictness_and_the_wire() {
     let cluster = Cluster::start(&[]);
     let c = &cluster;
-    c.apply(MESH);
-    c.kubectl(&[
-        "-n",
-        "mesh",
-        "rollout",
-        "status",
-        "deployment/server",
-        "--timeout=60s",
-    ]);
+    mesh(c);
     let pods = c.kubectl(&["-n", "mesh", "get", "pods"]);
     assert!(pods.contains("2/2"), "application and sidecar: {pods}");
 
@@ -165,52 +109,6 @@ spec:
     );
 }
 
-fn programmed(c: &Cluster, policy: &str) {
-    let condition =
-        "--for=jsonpath={.status.ancestors[0].conditions[?(@.type==\"Programmed\")].status}=True";
-    c.kubectl(&["-n", "mesh", "wait", policy, condition, "--timeout=60s"]);
-}
-
-/// `tcpdump` on the bridge of node-0.
-struct Capture {
-    child: std::process::Child,
-    file: std::path::PathBuf,
-}
-
-impl Capture {
-    fn start(c: &Cluster) -> Capture {
-        let file = c.scratch().join("capture.pcap");
-        let agent = c.pid("agent").to_string();
-        let child = Command::new("nsenter")
-            .args(["-t", &agent, "-n", "tcpdump", "-i", "pods", "-U", "-w"])
-            .arg(&file)
-            .args([
-                "tcp",
-                "and",
-                "net",
-                "10.244.0.0/16",
-                "and",
-                "not",
-                "net",
-                "10.88.0.0/16",
-            ])
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("tcpdump starts");
-        until("the capture to begin", || {
-            file.metadata().is_ok_and(|m| m.len() > 0).then_some(())
-        });
-        Capture { child, file }
-    }
-
-    fn stop(mut self) -> Vec<u8> {
-        let output = run(Command::new("kill").args(["-INT", &self.child.id().to_string()]));
-        assert!(output.status.success(), "{}", text(&output));
-        self.child.wait().expect("tcpdump ends");
-        std::fs::read(&self.file).expect("the capture")
-    }
-}
-
 const POLICY: &str = r#"
 apiVersion: meshgate.dev/v1alpha1
 kind: BackendPolicy
@@ -228,15 +126,7 @@ spec:
 fn a_failing_endpoint_is_left_out_and_taken_back() {
     let cluster = Cluster::start(&[]);
     let c = &cluster;
-    c.apply(MESH);
-    c.kubectl(&[
-        "-n",
-        "mesh",
-        "rollout",
-        "status",
-        "deployment/server",
-        "--timeout=60s",
-    ]);
+    mesh(c);
     c.apply(POLICY);
     programmed(c, "backendpolicy/server");
     until("the route", || {
@@ -267,7 +157,7 @@ fn a_failing_endpoint_is_left_out_and_taken_back() {
     });
     signal("-STOP", victim);
     until("the endpoint's ejection", || {
-        edge_metrics(c).contains("ejected").then_some(())
+        metrics(c, "edge").contains("ejected").then_some(())
     });
     signal("-CONT", victim);
     until("its return", || {
@@ -323,38 +213,16 @@ fn served(_c: &Cluster, pid: i32) -> u64 {
         .sum()
 }
 
-/// The edge's metrics, read in its pod's network.
-fn edge_metrics(c: &Cluster) -> String {
-    let edge = c.pid("edge").to_string();
-    let output = run(Command::new("nsenter").args([
-        "-t",
-        &edge,
-        "-n",
-        "curl",
-        "-s",
-        "http://127.0.0.1:15020/metrics",
-    ]));
-    text(&output)
-}
-
 #[test]
 fn certificates_change_under_load_and_nobody_notices() {
     let cluster = Cluster::start(&["--cert-ttl", "10s"]);
     let c = &cluster;
-    c.apply(MESH);
-    c.kubectl(&[
-        "-n",
-        "mesh",
-        "rollout",
-        "status",
-        "deployment/server",
-        "--timeout=60s",
-    ]);
+    mesh(c);
     until("the route", || {
         (c.get("mesh.test", "/").0 == 200).then_some(())
     });
     let expiry = || {
-        let metrics = edge_metrics(c);
+        let metrics = metrics(c, "edge");
         let line = metrics
             .lines()
             .find(|l| l.starts_with("identity_cert_expiration_timestamp_seconds"))?;
