@@ -8,12 +8,13 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 const ARROWS: &[(&str, &[&str])] = &[
     ("meshgate-api", &[]),
     ("meshgate-certs", &[]),
+    ("meshgate-codec", &[]),
     ("meshgate-echo", &[]),
     ("meshgate-netfilter", &[]),
     ("meshgate-routing", &[]),
     ("meshgate-schema", &[]),
     ("meshgate-store", &[]),
-    ("meshgate-proxy", &["api", "certs", "routing"]),
+    ("meshgate-proxy", &["api", "certs", "codec", "routing"]),
     ("meshgate-ingress", &["api", "certs", "proxy", "routing"]),
     (
         "meshgate-sidecar",
@@ -27,7 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that decide only: none of these may be below them.
-const PURE: &[&str] = &["meshgate-routing", "meshgate-schema"];
+const PURE: &[&str] = &["meshgate-codec", "meshgate-routing", "meshgate-schema"];
 const IMPURE: &[&str] = &["tokio", "hyper", "kube", "rand", "nix", "socket2"];
 
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {

@@ -1,0 +1,21 @@
+//! HTTP/1 as bytes: heads, bodies and the PROXY protocol, read strictly and written unambiguously.
+//!
+//! Pure: bytes in, values out. No socket, no runtime, no clock; whoever reads and writes keeps the buffers. What two
+//! servers could read as two different messages is refused, in both directions. Nothing is allocated for a message
+//! whose values are used again: `clear` keeps their room.
+
+mod authority;
+pub mod fields;
+mod head;
+pub mod http1;
+mod method;
+mod octets;
+mod target;
+mod version;
+
+pub use authority::{Authority, BadAuthority};
+pub use fields::{Field, FieldError, Fields, Known, KnownSet, Name};
+pub use head::{BadHost, RequestHead, ResponseHead};
+pub use method::{Method, OtherMethod};
+pub use target::{BadTarget, Form, Target};
+pub use version::Version;
