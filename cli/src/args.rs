@@ -268,8 +268,15 @@ pub(crate) struct NodeArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct IngressArgs {
     /// Control plane: HOST:PORT of configuration and certificates
-    #[arg(long, value_name = "HOST:PORT")]
-    pub(crate) control: String,
+    #[arg(long, value_name = "HOST:PORT", required_unless_present = "from")]
+    pub(crate) control: Option<String>,
+    /// Without a cluster: serve the manifests of these files and folders (*.yaml, *.yml, *.json, with all below), and
+    /// follow their changes
+    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with_all = ["control", "host_sockets"])]
+    pub(crate) from: Vec<PathBuf>,
+    /// With `--from`: only say what is wrong with the files
+    #[arg(long, requires = "from")]
+    pub(crate) check: bool,
     /// SPIFFE trust domain
     #[arg(long, default_value = meshgate_api::names::TRUST_DOMAIN)]
     pub(crate) trust_domain: String,
@@ -282,12 +289,22 @@ pub(crate) struct IngressArgs {
     /// Where to take HTTPS
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8443")]
     pub(crate) https: SocketAddr,
+    /// Where to answer probes: /readyz
+    #[arg(long, value_name = "ADDR:PORT", default_value_t = everywhere(meshgate_api::names::PORT_READY))]
+    pub(crate) ready: SocketAddr,
+    /// Where to answer scrapers: /metrics
+    #[arg(long, value_name = "ADDR:PORT", default_value_t = everywhere(meshgate_api::names::PORT_METRICS))]
+    pub(crate) metrics: SocketAddr,
     /// Access record on standard output
     #[arg(long, value_enum, default_value_t = AccessLog::Json)]
     pub(crate) access_log: AccessLog,
     /// Threads that serve connections [default: one per processor]
     #[arg(long)]
     pub(crate) workers: Option<usize>,
+}
+
+fn everywhere(port: u16) -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], port))
 }
 
 /// Form of the access record.

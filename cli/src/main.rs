@@ -7,6 +7,7 @@ mod cluster;
 mod control;
 mod down;
 mod echo;
+mod from;
 mod image;
 mod inject;
 mod keeper;

@@ -3,30 +3,23 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use meshgate_ingress::ListenAt;
+use meshgate_ingress::{ListenAt, Options, Source};
 use meshgate_proxy::RecordFormat;
 use meshgate_proxy::push::link::ControlOptions;
 
 use crate::args::{AccessLog, IngressArgs, SidecarArgs};
-use crate::runtime;
+use crate::{from, runtime};
 
 pub(crate) fn ingress(args: &IngressArgs) -> anyhow::Result<ExitCode> {
-    let from_host = |name: &str| {
-        let server = args.host_sockets.clone()?;
-        Some(ListenAt::HostSocket {
-            server,
-            name: name.to_owned(),
-        })
-    };
-    let mut options = meshgate_ingress::Options::new(
-        control(&args.control, &args.trust_domain)?,
-        from_host("http").or(Some(ListenAt::Address(args.http))),
-        from_host("https").or(Some(ListenAt::Address(args.https))),
-    );
-    options.access_log = format(args.access_log);
-    if let Some(workers) = args.workers {
-        options.workers = workers;
+    if args.check {
+        return from::check(&args.from);
     }
+    if !args.from.is_empty() {
+        return from::serve(args);
+    }
+    let address = args.control.as_deref().context("--control is missing")?;
+    let control = control(address, &args.trust_domain)?;
+    let options = edge_options(args, Source::Control(Box::new(control)));
     // Certificates and configuration need little; the engine brings the threads that serve.
     runtime::current_thread()?.block_on(async {
         let shutdown = runtime::shutdown_on_signal()?;
@@ -35,6 +28,26 @@ pub(crate) fn ingress(args: &IngressArgs) -> anyhow::Result<ExitCode> {
             .context("the edge")
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn edge_options(args: &IngressArgs, source: Source) -> Options {
+    let at = |name: &str, address| {
+        Some(match args.host_sockets.clone() {
+            None => ListenAt::Address(address),
+            Some(server) => ListenAt::HostSocket {
+                server,
+                name: name.to_owned(),
+            },
+        })
+    };
+    let mut options = Options::new(source, at("http", args.http), at("https", args.https));
+    options.ready = ListenAt::Address(args.ready);
+    options.metrics = ListenAt::Address(args.metrics);
+    options.access_log = format(args.access_log);
+    if let Some(workers) = args.workers {
+        options.workers = workers;
+    }
+    options
 }
 
 pub(crate) fn sidecar(args: &SidecarArgs) -> anyhow::Result<ExitCode> {

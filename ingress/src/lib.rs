@@ -1,9 +1,13 @@
 //! The edge proxy: the cluster's way in for HTTP and HTTPS.
 //!
-//! The order of its start: sockets, then the tie to the control plane (certificate, configuration), then the first
-//! `accept`. A connection made meanwhile waits in the backlog instead of getting a wrong answer. The order of its end:
-//! not ready, no more `accept`, requests in flight, the tie, out.
+//! The order of its start: sockets, then its source of configuration (a control plane, which certifies it as well, or
+//! somebody in this process), then the first `accept`. A connection made meanwhile waits in the backlog instead of
+//! getting a wrong answer. The order of its end: not ready, no more `accept`, requests in flight, the source, out.
+//!
+//! Sockets may come from a process that serves them, and go to one: then both accept for a moment, and nobody who
+//! connects is refused.
 
+mod given;
 mod host_sockets;
 mod options;
 mod tables;
@@ -13,17 +17,21 @@ use std::io;
 use std::net::TcpListener;
 
 use meshgate_api::push::node::Role;
-use meshgate_proxy::push::link::{self, CERTIFICATE, CONFIGURATION, Link, Wants};
+use meshgate_proxy::push::link::{
+    self, CERTIFICATE, CONFIGURATION, ControlOptions, Interests, Link, Wants,
+};
 use meshgate_proxy::push::resource::Kind;
 use meshgate_proxy::{
     Admin, Engine, EngineError, EngineOptions, Listener, ListenerKind, ListenerLimits, Readiness,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info};
 
+pub use given::{Given, Giver, NotEnforced, given};
 pub use host_sockets::HostSocketError;
-pub use options::{ListenAt, Options};
+pub use options::{ListenAt, Options, Source};
+pub use tables::refusals;
 
 use tables::Tables;
 
@@ -34,23 +42,220 @@ const STAYING: &str = "draining";
 
 /// Runs the edge until `shutdown`, then drains it.
 pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), EdgeError> {
-    // With huge pages each touched corner of the heap counts for 2 MiB. Failing costs memory, nothing else.
-    let _ = nix::sys::prctl::set_thp_disable(true);
-    let engine = Engine::new(EngineOptions {
-        trusted_peers: options.trusted_peers.clone(),
-        record: options.access_log,
-        workers: options.workers,
-        drain: options.drain,
-        ..EngineOptions::default()
-    })
-    .map_err(EdgeError::Engine)?;
-    let listeners = listeners(&options)?;
-    let readiness = Readiness::waiting_for(&[CERTIFICATE, CONFIGURATION, LISTENERS]);
+    let ending = Ending {
+        shutdown,
+        replaced: CancellationToken::new(),
+    };
+    Edge::open(options)?.run(|| {}, ending).await
+}
 
-    // What outlives the drain: probes still want an answer, and certificates may still be renewed.
-    let background = CancellationToken::new();
-    let sockets = [bind(options.ready)?, bind(options.metrics)?];
-    let mut admin = serve_admin(sockets, &engine, &readiness, &background);
+/// How a run ends.
+#[derive(Debug, Clone)]
+pub struct Ending {
+    /// Drains.
+    pub shutdown: CancellationToken,
+    /// Another process serves the sockets: comes before `shutdown`, and gives up those of probes, too.
+    pub replaced: CancellationToken,
+}
+
+/// An edge with its sockets open and nothing accepted yet.
+#[derive(Debug)]
+pub struct Edge {
+    engine: Engine,
+    source: Source,
+    listeners: Vec<Listener>,
+    admin: [AdminSocket; 2],
+}
+
+#[derive(Debug)]
+struct AdminSocket {
+    name: &'static str,
+    socket: TcpListener,
+    /// Another process answers there until this one serves.
+    taken_over: bool,
+}
+
+impl Edge {
+    /// Opens the sockets.
+    pub fn open(options: Options) -> Result<Self, EdgeError> {
+        // With huge pages each touched corner of the heap counts for 2 MiB. Failing costs memory, nothing else.
+        let _ = nix::sys::prctl::set_thp_disable(true);
+        let engine = Engine::new(EngineOptions {
+            trusted_peers: options.trusted_peers,
+            record: options.access_log,
+            workers: options.workers,
+            drain: options.drain,
+            ..EngineOptions::default()
+        })
+        .map_err(EdgeError::Engine)?;
+        let listeners = listeners([
+            (options.http, ListenerKind::EdgeHttp),
+            (options.https, ListenerKind::EdgeHttps),
+        ])?;
+        let admin = |name, at: ListenAt| {
+            Ok(AdminSocket {
+                name,
+                taken_over: matches!(at, ListenAt::Open(_)),
+                socket: open(at, name)?,
+            })
+        };
+        Ok(Self {
+            engine,
+            source: options.source,
+            listeners,
+            admin: [
+                admin("ready", options.ready)?,
+                admin("metrics", options.metrics)?,
+            ],
+        })
+    }
+
+    /// Other descriptors of all its sockets, by name ("http", "https", "ready", "metrics"), to hand them on.
+    pub fn sockets(&self) -> Result<Vec<(&'static str, TcpListener)>, EdgeError> {
+        let listeners = self.listeners.iter();
+        let listeners = listeners.map(|listener| (listener.kind.name(), &listener.socket));
+        let admin = self.admin.iter().map(|admin| (admin.name, &admin.socket));
+        listeners
+            .chain(admin)
+            .map(|(name, socket)| {
+                let other = socket
+                    .try_clone()
+                    .map_err(|source| EdgeError::Socket { name, source })?;
+                Ok((name, other))
+            })
+            .collect()
+    }
+
+    /// Serves until the end. `serving` is called when connections are accepted.
+    pub async fn run(self, serving: impl FnOnce(), ending: Ending) -> Result<(), EdgeError> {
+        let Ending { shutdown, replaced } = ending;
+        let mut awaited = vec![CONFIGURATION, LISTENERS];
+        if matches!(self.source, Source::Control(_)) {
+            awaited.push(CERTIFICATE);
+        }
+        let readiness = Readiness::waiting_for(&awaited);
+        // What outlives the drain: probes still want an answer, and certificates may still be renewed.
+        let background = CancellationToken::new();
+        let engine = self.engine;
+        let mut admin = AdminServers {
+            engine: &engine,
+            readiness: &readiness,
+            stop: [&background, &replaced],
+            serving: JoinSet::new(),
+        };
+        let (later, now): (Vec<_>, Vec<_>) = self.admin.into_iter().partition(|a| a.taken_over);
+        now.into_iter().for_each(|socket| admin.serve(socket));
+        let mut configuration =
+            Configuration::follow(self.source, &engine, &readiness, &background);
+
+        let accepting = async {
+            let configured = configuration.configured();
+            if shutdown.run_until_cancelled(configured).await.is_none() {
+                return Ok(());
+            }
+            later.into_iter().for_each(|socket| admin.serve(socket));
+            let run = std::pin::pin!(engine.run(self.listeners, shutdown.clone()));
+            accept(run, || {
+                readiness.met(LISTENERS);
+                info!("serving");
+                serving();
+            })
+            .await
+        };
+        let leaving = async {
+            shutdown.cancelled().await;
+            readiness.unmet(STAYING);
+            info!("draining");
+            std::future::pending::<Infallible>().await
+        };
+        let served = tokio::select! {
+            served = accepting => served,
+            never = leaving => match never {},
+        };
+        background.cancel();
+        configuration.ended().await;
+        admin.ended().await;
+        served.map_err(EdgeError::Engine)
+    }
+}
+
+/// Runs the engine, and tells when its first step, in which workers start, has not failed.
+async fn accept(
+    mut run: std::pin::Pin<&mut impl Future<Output = Result<(), EngineError>>>,
+    started: impl FnOnce(),
+) -> Result<(), EngineError> {
+    if let std::task::Poll::Ready(ended) = futures::poll!(&mut run) {
+        return ended;
+    }
+    started();
+    run.await
+}
+
+/// The running source of configuration.
+enum Configuration {
+    Link {
+        link: Link,
+        /// The stream ends with it: an edge asks for everything once, and for no more.
+        _interests: Interests,
+    },
+    Given {
+        configured: CancellationToken,
+        task: tokio::task::JoinHandle<()>,
+    },
+}
+
+impl Configuration {
+    fn follow(
+        source: Source,
+        engine: &Engine,
+        readiness: &Readiness,
+        stop: &CancellationToken,
+    ) -> Self {
+        match source {
+            Source::Control(control) => follow_control(&control, engine, readiness, stop),
+            Source::Given(given) => {
+                let configured = CancellationToken::new();
+                let (told, readiness) = (configured.clone(), readiness.clone());
+                let (engine, stop) = (engine.clone(), stop.clone());
+                let task = tokio::spawn(async move {
+                    let tables = Tables::new(engine.clone());
+                    let follow = given.follow(tables, engine.metrics(), || {
+                        readiness.met(CONFIGURATION);
+                        told.cancel();
+                    });
+                    stop.run_until_cancelled(follow).await;
+                });
+                Self::Given { configured, task }
+            }
+        }
+    }
+
+    /// Returns when the first configuration is enforced.
+    async fn configured(&mut self) {
+        match self {
+            Self::Link { link, .. } => link.configured().await,
+            Self::Given { configured, .. } => configured.cancelled().await,
+        }
+    }
+
+    async fn ended(self) {
+        match self {
+            Self::Link { link, .. } => link.ended().await,
+            Self::Given { task, .. } => {
+                if let Err(defect) = task.await {
+                    error!(%defect, "the task that takes configuration ended by a defect");
+                }
+            }
+        }
+    }
+}
+
+fn follow_control(
+    control: &ControlOptions,
+    engine: &Engine,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) -> Configuration {
     let everything = |kind| (kind, vec!["*".to_owned()]);
     let wants = Wants {
         role: Role::Edge,
@@ -60,80 +265,54 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Ed
         enforce: Tables::new(engine.clone()),
         quotas: true,
     };
-    let (_interests, receiver) = link::interests();
-    let mut link = Link::start(
-        &options.control,
-        wants,
-        receiver,
-        &engine,
-        &readiness,
-        &background,
-    );
-
-    let serving = async {
-        if shutdown
-            .run_until_cancelled(link.configured())
-            .await
-            .is_none()
-        {
-            return Ok(());
-        }
-        readiness.met(LISTENERS);
-        info!("serving");
-        engine.run(listeners, shutdown.clone()).await
-    };
-    let leaving = async {
-        shutdown.cancelled().await;
-        readiness.unmet(STAYING);
-        info!("draining");
-        std::future::pending::<Infallible>().await
-    };
-    let served = tokio::select! {
-        served = serving => served,
-        never = leaving => match never {},
-    };
-    background.cancel();
-    link.ended().await;
-    while admin.join_next().await.is_some() {}
-    served.map_err(EdgeError::Engine)
-}
-
-/// What probes and people ask, until `stop`.
-fn serve_admin(
-    sockets: [TcpListener; 2],
-    engine: &Engine,
-    readiness: &Readiness,
-    stop: &CancellationToken,
-) -> JoinSet<io::Result<()>> {
-    let mut serving = JoinSet::new();
-    for socket in sockets {
-        let admin = Admin {
-            metrics: engine.metrics().clone(),
-            readiness: readiness.clone(),
-        };
-        let stop = stop.clone();
-        serving.spawn(async move { admin.serve(socket, stop).await });
+    let (interests, receiver) = link::interests();
+    Configuration::Link {
+        link: Link::start(control, wants, receiver, engine, readiness, stop),
+        _interests: interests,
     }
-    serving
 }
 
-fn listeners(options: &Options) -> Result<Vec<Listener>, EdgeError> {
-    let wanted = [
-        (&options.http, ListenerKind::EdgeHttp),
-        (&options.https, ListenerKind::EdgeHttps),
-    ];
+/// What answers probes and people.
+struct AdminServers<'a> {
+    engine: &'a Engine,
+    readiness: &'a Readiness,
+    /// Any of them.
+    stop: [&'a CancellationToken; 2],
+    serving: JoinSet<io::Result<()>>,
+}
+
+impl AdminServers<'_> {
+    fn serve(&mut self, AdminSocket { socket, .. }: AdminSocket) {
+        let admin = Admin {
+            metrics: self.engine.metrics().clone(),
+            readiness: self.readiness.clone(),
+        };
+        let [background, replaced] = self.stop.map(Clone::clone);
+        self.serving.spawn(async move {
+            let stop = background.child_token();
+            let either = async {
+                replaced.cancelled().await;
+                stop.cancel();
+                std::future::pending::<Infallible>().await
+            };
+            tokio::select! {
+                served = admin.serve(socket, stop.clone()) => served,
+                never = either => match never {},
+            }
+        });
+    }
+
+    async fn ended(mut self) {
+        while self.serving.join_next().await.is_some() {}
+    }
+}
+
+fn listeners(wanted: [(Option<ListenAt>, ListenerKind); 2]) -> Result<Vec<Listener>, EdgeError> {
     let mut listeners = Vec::new();
     for (at, kind) in wanted {
         let Some(at) = at else { continue };
-        let socket = match at {
-            ListenAt::Address(address) => bind(*address)?,
-            ListenAt::HostSocket { server, name } => {
-                host_sockets::ask(server, name).map_err(EdgeError::HostSocket)?
-            }
-        };
-        info!(%at, listener = kind.name(), "listening");
         listeners.push(Listener {
-            socket,
+            socket: open(at, kind.name())?,
             kind,
             limits: ListenerLimits::default(),
         });
@@ -144,8 +323,21 @@ fn listeners(options: &Options) -> Result<Vec<Listener>, EdgeError> {
     Ok(listeners)
 }
 
-fn bind(address: std::net::SocketAddr) -> Result<TcpListener, EdgeError> {
-    TcpListener::bind(address).map_err(|source| EdgeError::Bind { address, source })
+fn open(at: ListenAt, name: &'static str) -> Result<TcpListener, EdgeError> {
+    let socket = match at {
+        ListenAt::Address(address) => {
+            TcpListener::bind(address).map_err(|source| EdgeError::Bind { address, source })?
+        }
+        ListenAt::Open(socket) => socket,
+        ListenAt::HostSocket { server, name } => {
+            host_sockets::ask(&server, &name).map_err(EdgeError::HostSocket)?
+        }
+    };
+    let at = socket
+        .local_addr()
+        .map_err(|source| EdgeError::Socket { name, source })?;
+    info!(%at, listener = name, "listening");
+    Ok(socket)
 }
 
 /// Why the edge cannot run.
@@ -159,6 +351,14 @@ pub enum EdgeError {
     Bind {
         /// Where.
         address: std::net::SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A socket that is open.
+    #[error("cannot use the {name} socket")]
+    Socket {
+        /// Which.
+        name: &'static str,
         /// Why.
         source: io::Error,
     },

@@ -1,7 +1,7 @@
 //! What the edge is told at its start.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,19 +11,21 @@ use meshgate_api::names::{PORT_METRICS, PORT_READY};
 use meshgate_proxy::RecordFormat;
 use meshgate_proxy::push::link::ControlOptions;
 
+use crate::given::Given;
+
 /// All of it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Options {
-    /// Where the control plane is, and who asks.
-    pub control: ControlOptions,
+    /// Where the configuration comes from.
+    pub source: Source,
     /// Plain HTTP.
     pub http: Option<ListenAt>,
     /// HTTPS, terminated here.
     pub https: Option<ListenAt>,
     /// `/readyz`.
-    pub ready: SocketAddr,
+    pub ready: ListenAt,
     /// `/metrics`.
-    pub metrics: SocketAddr,
+    pub metrics: ListenAt,
     /// One record for each request; `None` turns them off.
     pub access_log: Option<RecordFormat>,
     /// Threads that serve connections.
@@ -35,11 +37,11 @@ pub struct Options {
 }
 
 impl Options {
-    /// Everything but the control plane and the listeners at its default.
-    pub fn new(control: ControlOptions, http: Option<ListenAt>, https: Option<ListenAt>) -> Self {
-        let everywhere = |port| SocketAddr::from(([0, 0, 0, 0], port));
+    /// Everything but the source and the listeners at its default.
+    pub fn new(source: Source, http: Option<ListenAt>, https: Option<ListenAt>) -> Self {
+        let everywhere = |port| ListenAt::Address(SocketAddr::from(([0, 0, 0, 0], port)));
         Self {
-            control,
+            source,
             http,
             https,
             ready: everywhere(PORT_READY),
@@ -52,11 +54,22 @@ impl Options {
     }
 }
 
+/// Where the configuration comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// A control plane pushes it, and certifies this edge.
+    Control(Box<ControlOptions>),
+    /// Somebody in this process gives it. The edge has no identity then: endpoints are called in the clear.
+    Given(Given),
+}
+
 /// Where a listening socket comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum ListenAt {
     /// Bound here.
     Address(SocketAddr),
+    /// Open already, and served by another process until this one serves.
+    Open(TcpListener),
     /// Opened by the host and handed over.
     HostSocket {
         /// The host's socket server.
@@ -78,6 +91,10 @@ impl fmt::Display for ListenAt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => write!(f, "{address}"),
+            Self::Open(listener) => match listener.local_addr() {
+                Ok(address) => write!(f, "{address}, taken over"),
+                Err(_) => f.write_str("a socket taken over"),
+            },
             Self::HostSocket { server, name } => {
                 write!(f, "the host's socket {name:?} from {}", server.display())
             }

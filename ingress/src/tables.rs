@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use meshgate_api::push as wire;
-use meshgate_proxy::push::convert::{self, EdgeCertificate, EdgeRule, Invalid};
+use meshgate_proxy::push::convert::{self, EdgeCertificate, EdgeHost, EdgeRule, Invalid};
 use meshgate_proxy::push::resource::{Body, Changes, Kind};
 use meshgate_proxy::push::stream::Enforce;
 use meshgate_proxy::tls::Certificates;
-use meshgate_proxy::{Engine, Rule, Service, Services, Snapshot};
+use meshgate_proxy::{Engine, Rule, Service, ServiceSpec, Services, Snapshot};
 use meshgate_routing::route::{HostName, HostRules, RouteTable};
 
 /// The last good version of every resource, and the engine that enforces them.
@@ -32,29 +32,48 @@ impl Tables {
         }
     }
 
-    /// Takes one resource in; an invalid one changes nothing.
-    fn update(&mut self, name: &str, body: Body) -> Result<(), Invalid> {
-        match body {
-            Body::EdgeHost(wire) => {
-                let host = convert::edge_host(wire)?;
+    /// Makes `changes` true in one swap, or none of them: what is refused is named, and nothing has changed then.
+    pub(crate) fn enforce_whole(&mut self, changes: Changes) -> Result<(), Vec<wire::Refusal>> {
+        let (valid, refusals) = converted(changes.updated);
+        if !refusals.is_empty() {
+            return Err(refusals);
+        }
+        self.apply(valid, changes.removed, changes.generation);
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        valid: Vec<(String, Converted)>,
+        removed: Vec<(Kind, String)>,
+        generation: u64,
+    ) {
+        for (name, resource) in valid {
+            self.update(name, resource);
+        }
+        for (kind, name) in removed {
+            self.remove(kind, &name);
+        }
+        self.engine.swap(self.snapshot(generation));
+    }
+
+    fn update(&mut self, name: String, resource: Converted) {
+        match resource {
+            Converted::EdgeHost(host) => {
                 let rules = host.rules.into_iter().map(|rule| self.rule(rule));
                 let rules = Arc::new(HostRules::new(rules));
-                self.hosts.insert(name.to_owned(), (host.host, rules));
+                self.hosts.insert(name, (host.host, rules));
             }
-            Body::Service(wire) => {
-                let spec = convert::service(name, *wire)?;
-                let previous = self.services.get(name).map(|service| &**service);
-                let service = Arc::new(Service::new(spec, previous));
-                self.services.insert(name.to_owned(), service);
+            Converted::Service(spec) => {
+                let previous = self.services.get(&name).map(|service| &**service);
+                let service = Arc::new(Service::new(*spec, previous));
+                self.services.insert(name, service);
             }
-            Body::Certificate(wire) => {
-                let certificate = convert::certificate(wire)?;
-                self.certificates.insert(name.to_owned(), certificate);
+            Converted::Certificate(certificate) => {
+                self.certificates.insert(name, certificate);
             }
-            // A sidecar's matter, and never asked for.
-            Body::Workload(_) => {}
+            Converted::Nothing => {}
         }
-        Ok(())
     }
 
     fn rule(&self, rule: EdgeRule) -> (meshgate_routing::route::PathMatch, Rule) {
@@ -100,19 +119,46 @@ impl Tables {
 
 impl Enforce for Tables {
     fn enforce(&mut self, changes: Changes) -> Vec<wire::Refusal> {
-        let mut refusals = Vec::new();
-        for (name, body) in changes.updated {
-            if let Err(invalid) = self.update(&name, body) {
-                refusals.push(wire::Refusal {
-                    resource: name,
-                    reason: invalid.to_string(),
-                });
-            }
-        }
-        for (kind, name) in changes.removed {
-            self.remove(kind, &name);
-        }
-        self.engine.swap(self.snapshot(changes.generation));
+        let (valid, refusals) = converted(changes.updated);
+        self.apply(valid, changes.removed, changes.generation);
         refusals
     }
+}
+
+/// A resource in the types that the engine enforces.
+enum Converted {
+    EdgeHost(EdgeHost),
+    Service(Box<ServiceSpec>),
+    Certificate(EdgeCertificate),
+    /// A sidecar's matter, and never asked for.
+    Nothing,
+}
+
+/// What can be enforced, and what is refused by name.
+fn converted(resources: Vec<(String, Body)>) -> (Vec<(String, Converted)>, Vec<wire::Refusal>) {
+    let (mut valid, mut refusals) = (Vec::new(), Vec::new());
+    for (name, body) in resources {
+        match convert(&name, body) {
+            Ok(resource) => valid.push((name, resource)),
+            Err(invalid) => refusals.push(wire::Refusal {
+                resource: name,
+                reason: invalid.to_string(),
+            }),
+        }
+    }
+    (valid, refusals)
+}
+
+fn convert(name: &str, body: Body) -> Result<Converted, Invalid> {
+    Ok(match body {
+        Body::EdgeHost(wire) => Converted::EdgeHost(convert::edge_host(wire)?),
+        Body::Service(wire) => Converted::Service(Box::new(convert::service(name, *wire)?)),
+        Body::Certificate(wire) => Converted::Certificate(convert::certificate(wire)?),
+        Body::Workload(_) => Converted::Nothing,
+    })
+}
+
+/// Which of these resources an edge would refuse, and why.
+pub fn refusals(resources: Vec<(String, Body)>) -> Vec<wire::Refusal> {
+    converted(resources).1
 }

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use meshgate_api::push as wire;
-use meshgate_ingress::{EdgeError, ListenAt, Options};
+use meshgate_ingress::{EdgeError, ListenAt, Options, Source};
 use meshgate_proxy::push::fake::{FakeControl, TEST_DEADLINE};
 use meshgate_proxy::push::resource::Kind;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -48,9 +48,10 @@ impl Edge {
         let name = "http".to_owned();
         let from_host = ListenAt::HostSocket { server, name };
         let https = ListenAt::Address(SocketAddr::from((address, 8443)));
-        let mut options = Options::new(control, Some(from_host), Some(https));
-        options.ready = SocketAddr::from((address, 15021));
-        options.metrics = SocketAddr::from((address, 15020));
+        let source = Source::Control(Box::new(control));
+        let mut options = Options::new(source, Some(from_host), Some(https));
+        options.ready = ListenAt::Address(SocketAddr::from((address, 15021)));
+        options.metrics = ListenAt::Address(SocketAddr::from((address, 15020)));
         options.access_log = None;
         options.workers = 1;
         options.drain = Duration::from_secs(5);

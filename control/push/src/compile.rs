@@ -24,12 +24,13 @@ use std::{
 use meshgate_api::push;
 
 pub(crate) use backend::RETRY_CONDITIONS;
+pub use certificate::key_pair_problem;
 pub(crate) use report::{
     Ancestor, IngressReport, PolicyReport, Problem, Report, Subject, SubjectKind,
 };
 pub(crate) use service::resource_name;
 
-use crate::objects::{Change, Name, Objects};
+use crate::objects::{Change, EndpointSlice, Name, Objects};
 use certificate::KeyPair;
 use index::Index;
 
@@ -155,6 +156,25 @@ impl Compiler {
         self.secrets_wanted
             .iter()
             .all(|name| self.objects.secrets.contains_key(name))
+    }
+
+    pub(crate) fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    /// Whether an Ingress is served.
+    pub(crate) fn is_owned(&self, ingress: &Name) -> bool {
+        self.index.owned.contains(ingress)
+    }
+
+    /// Whether an Ingress that is served names this Service.
+    pub(crate) fn is_backend(&self, service: &Name) -> bool {
+        self.index.backends.contains_key(service)
+    }
+
+    pub(crate) fn slices_of(&self, service: &Name) -> impl Iterator<Item = &EndpointSlice> {
+        let slices = self.index.slices.at(service);
+        slices.filter_map(|slice| self.objects.slices.get(slice))
     }
 
     /// Compiles what is marked.

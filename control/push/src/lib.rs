@@ -9,6 +9,7 @@ pub mod inject;
 mod manifests;
 mod metrics;
 mod objects;
+pub mod offline;
 mod quota;
 mod retry;
 mod server;

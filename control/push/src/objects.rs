@@ -62,7 +62,7 @@ pub(crate) enum Kind {
 }
 
 /// One object of any kind.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Object {
     Service(Service),
     EndpointSlice(EndpointSlice),

@@ -88,6 +88,15 @@ impl Compiler {
     }
 }
 
+/// What is wrong with the two PEM texts of a TLS Secret.
+pub fn key_pair_problem(certificate: &[u8], key: &[u8]) -> Option<String> {
+    let secret = Secret {
+        certificate: certificate.to_vec(),
+        key: key.to_vec(),
+    };
+    key_pair(&secret).err()
+}
+
 /// Reads the two PEM texts of a TLS Secret.
 pub(super) fn key_pair(secret: &Secret) -> Result<KeyPair, String> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&secret.certificate)

@@ -97,6 +97,18 @@ pub(crate) struct Ancestor {
     pub(crate) affects: BTreeSet<Key>,
 }
 
+impl Ancestor {
+    /// What the condition `Supported` says when it is false.
+    pub(crate) fn unsupported_problem(&self) -> Option<Problem> {
+        if self.unsupported.is_empty() {
+            return None;
+        }
+        let fields = self.unsupported.join(", ");
+        let message = format!("not supported yet and not enforced: {fields}");
+        Some(Problem::new("UnsupportedFields", message))
+    }
+}
+
 impl Compiler {
     pub(super) fn report(&self, subject: &Subject) -> Option<Report> {
         let name = &subject.name;

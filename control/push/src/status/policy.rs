@@ -153,12 +153,8 @@ fn conditions(
             );
         }
     }
-    if !ancestor.unsupported.is_empty() {
-        let message = format!(
-            "not supported yet and not enforced: {}",
-            ancestor.unsupported.join(", ")
-        );
-        push("Supported", ("False", "UnsupportedFields", message));
+    if let Some(problem) = ancestor.unsupported_problem() {
+        push("Supported", ("False", problem.reason, problem.message));
     }
     conditions
 }

@@ -1,0 +1,493 @@
+//! The edge without a cluster: `meshgate ingress --from`. Nothing here needs root.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use meshgate_tests::load::{Load, Plan, failures};
+use meshgate_tests::{curl, run, text, tls, until};
+use tempfile::TempDir;
+
+/// A folder of manifests, and the edges that serve it.
+struct Site {
+    dir: TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("meshgate-files-").tempdir();
+        let site = Self {
+            dir: dir.expect("a temporary folder"),
+        };
+        std::fs::create_dir(site.folder()).expect("a folder");
+        site
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.dir.path().join("conf")
+    }
+
+    /// Writes a file as an editor does: beside it, then in its place.
+    fn write(&self, name: &str, content: &str) {
+        let (path, beside) = (self.folder().join(name), self.dir.path().join("beside"));
+        std::fs::write(&beside, content).expect("a file");
+        std::fs::rename(beside, path).expect("a file in its place");
+    }
+
+    fn check(&self) -> Output {
+        let mut command = Command::new(meshgate_tests::meshgate());
+        run(command
+            .args(["ingress", "--check", "--from"])
+            .arg(self.folder()))
+    }
+
+    /// What `--check` says, without the path of the folder.
+    fn checked(&self) -> (bool, String) {
+        let output = self.check();
+        let folder = format!("{}/", self.folder().display());
+        (output.status.success(), text(&output).replace(&folder, ""))
+    }
+
+    /// An edge with free ports that serves the folder.
+    fn serve(&self) -> Edge {
+        Edge::start(&self.folder())
+    }
+}
+
+/// A running edge and what it logs.
+struct Edge {
+    child: Child,
+    log: Log,
+    http: SocketAddr,
+    https: SocketAddr,
+    ready: SocketAddr,
+}
+
+/// What a process wrote to standard error; read by a thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<String>>);
+
+impl Log {
+    fn follow(from: impl Read + Send + 'static) -> Self {
+        let log = Self::default();
+        let lines = log.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(from).lines().map_while(Result::ok) {
+                let mut text = lines.0.lock().unwrap_or_else(PoisonError::into_inner);
+                *text += &line;
+                text.push('\n');
+            }
+        });
+        log
+    }
+
+    fn text(&self) -> String {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn count(&self, wanted: &str) -> usize {
+        self.text().matches(wanted).count()
+    }
+
+    /// Waits for the nth line with `wanted`.
+    fn until(&self, wanted: &str, times: usize) {
+        until(wanted, || (self.count(wanted) >= times).then_some(()));
+    }
+
+    /// The address that a listener got.
+    fn address(&self, listener: &str) -> SocketAddr {
+        let wanted = format!("listener=\"{listener}\"");
+        until(&wanted, || {
+            let text = self.text();
+            let line = text.lines().find(|line| line.contains(&wanted))?;
+            let at = line.split_once("at=")?.1.split_whitespace().next()?;
+            at.parse().ok()
+        })
+    }
+}
+
+impl Edge {
+    fn start(folder: &Path) -> Self {
+        let mut child = Command::new(meshgate_tests::meshgate())
+            .args(["ingress", "--access-log", "off", "--workers", "2"])
+            .args(["--http", "127.0.0.1:0", "--https", "127.0.0.1:0"])
+            .args(["--ready", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
+            .arg("--from")
+            .arg(folder)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the edge starts");
+        let log = Log::follow(child.stderr.take().expect("a pipe"));
+        let edge = Self {
+            http: log.address("http"),
+            https: log.address("https"),
+            ready: log.address("ready"),
+            child,
+            log,
+        };
+        edge.log.until("serving", 1);
+        edge
+    }
+
+    /// Status and body of `GET path` for a host.
+    fn get(&self, host: &str, path: &str) -> (u16, String) {
+        curl(&[
+            "-H",
+            &format!("Host: {host}"),
+            &format!("http://{}{path}", self.http),
+        ])
+    }
+
+    /// Waits until a host is answered so.
+    fn answers(&self, host: &str, status: u16, body: &str) {
+        let what = format!("{host} answers {status} {body:?}");
+        until(&what, || {
+            (self.get(host, "/") == (status, body.to_owned())).then_some(())
+        });
+    }
+
+    fn end(mut self) {
+        signal(self.child.id(), "TERM");
+        let ended = self.child.wait().expect("it was started");
+        assert!(ended.success(), "{ended}\n{}", self.log.text());
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _unread = std::io::stderr().write_all(self.log.text().as_bytes());
+        }
+        // Has ended already, mostly.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn signal(pid: u32, name: &str) {
+    let output = run(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]));
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+/// An application that answers with its name until the test ends.
+fn application(name: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                for line in BufReader::new(&stream).lines().map_while(Result::ok) {
+                    if !line.is_empty() {
+                        continue;
+                    }
+                    let length = name.len();
+                    let answer =
+                        format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}");
+                    if (&stream).write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// A Service whose one endpoint is an application of the same name.
+fn service(name: &str, endpoint: SocketAddr) -> String {
+    format!(
+        "
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}}}
+spec: {{ports: [{{port: 80}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+ports: [{{port: {}}}]
+endpoints: [{{addresses: [\"{}\"]}}]
+",
+        endpoint.port(),
+        endpoint.ip()
+    )
+}
+
+/// An Ingress that sends all of a host to a Service.
+fn route(name: &str, host: &str, service: &str) -> String {
+    format!(
+        "
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{name: {name}}}
+spec:
+  rules:
+  - host: {host}
+    http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: {service}, port: {{number: 80}}}}}}}}]}}
+"
+    )
+}
+
+/// `files` in, what `--check` says out.
+#[track_caller]
+fn check(files: &[(&str, &str)], success: bool, expected: &str) {
+    let site = Site::new();
+    for (name, content) in files {
+        site.write(name, content);
+    }
+    assert_eq!(site.checked(), (success, expected.to_owned()));
+}
+
+#[test]
+fn check_says_everything_and_fails_for_errors_only() {
+    let shop = service("web", "127.0.0.1:1".parse().expect("an address"));
+    let web = route("web", "web.test", "web");
+    check(
+        &[("a.yaml", &shop), ("b.yml", &web), ("notes.txt", "{")],
+        true,
+        "2 files: 1 EndpointSlice, 1 Ingress, 1 Service\n",
+    );
+    check(
+        &[
+            ("a.yaml", &web),
+            (
+                "b.yaml",
+                "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n",
+            ),
+        ],
+        true,
+        "2 files: 1 Ingress; left aside: 1 Deployment; 1 warning\n\
+         warning: a.yaml:3: document 1: Ingress default/web: ServiceNotFound: service default/web does not exist\n",
+    );
+    check(
+        &[
+            (
+                "a.yaml",
+                &(shop.clone() + &web.replace("path: /,", "path: x,")),
+            ),
+            ("b.yaml", "kind: ["),
+            (
+                "c.json",
+                "{\"kind\": \"Secret\", \"apiVersion\": \"v1\", \"metadata\": {\"name\": \"s\"}, \"dta\": {}}",
+            ),
+        ],
+        false,
+        "error: a.yaml:16: document 3: Ingress default/web: spec.rules[0].http.paths[0].path: Invalid value: \"x\": must be an absolute path\n\
+         error: b.yaml:1: document 1: did not find expected node content at line 2 column 1, while parsing a flow node\n\
+         error: c.json:1: document 1: Secret default/s: unknown field \"dta\"\n\
+         meshgate: 3 errors\n",
+    );
+    check(&[], true, "0 files: nothing\n");
+}
+
+#[test]
+fn errors_at_the_start_end_it() {
+    let site = Site::new();
+    site.write("a.yaml", "kind: [");
+    let mut command = Command::new(meshgate_tests::meshgate());
+    command
+        .args(["ingress", "--http", "127.0.0.1:0", "--from"])
+        .arg(site.folder());
+    let output = run(&mut command);
+    assert!(!output.status.success());
+    let said = text(&output);
+    assert!(
+        said.contains("a.yaml:1: document 1: did not find"),
+        "{said}"
+    );
+    assert!(
+        said.ends_with("meshgate: the configuration has 1 error\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn files_are_served_and_followed() {
+    let site = Site::new();
+    let (one, two) = (application("one"), application("two"));
+    site.write(
+        "services.yaml",
+        &(service("one", one) + &service("two", two)),
+    );
+    site.write("routes.yaml", &route("web", "web.test", "one"));
+    let edge = site.serve();
+    edge.answers("web.test", 200, "one");
+    let (status, _) = curl(&[&format!("http://{}/readyz", edge.ready)]);
+    assert_eq!(status, 200);
+
+    // Replaced, written in place, a folder of its own that comes with a file and goes.
+    site.write("routes.yaml", &route("web", "web.test", "two"));
+    edge.answers("web.test", 200, "two");
+    std::fs::write(
+        site.folder().join("routes.yaml"),
+        route("web", "web.test", "one"),
+    )
+    .expect("a file");
+    edge.answers("web.test", 200, "one");
+    let (below, aside) = (site.folder().join("below"), site.dir.path().join("aside"));
+    std::fs::create_dir(&aside).expect("a folder");
+    std::fs::write(aside.join("more.yaml"), route("more", "more.test", "two")).expect("a file");
+    std::fs::rename(&aside, &below).expect("a folder");
+    edge.answers("more.test", 200, "two");
+    std::fs::remove_dir_all(&below).expect("a folder");
+    until("more.test is gone", || {
+        (edge.get("more.test", "/").0 == 404).then_some(())
+    });
+
+    a_broken_file_changes_nothing(&site, &edge);
+    a_certificate_is_found_by_name(&site, &edge);
+    a_limit_counts(&site, &edge);
+    edge.end();
+}
+
+fn a_broken_file_changes_nothing(site: &Site, edge: &Edge) {
+    let broken = route("web", "web.test", "two").replace("pathType: Prefix", "pathType: Postfix");
+    site.write("routes.yaml", &broken);
+    site.write("new.yaml", &route("new", "new.test", "two"));
+    let wanted = "routes.yaml:3: document 1: Ingress default/web: spec.rules[0].http.paths[0].pathType: Unsupported value: \"Postfix\"";
+    edge.log.until(wanted, 1);
+    edge.log
+        .until("configuration refused; the last good one stays", 1);
+    edge.answers("web.test", 200, "one");
+    assert_eq!(edge.get("new.test", "/").0, 404, "the whole set waits");
+    site.write("routes.yaml", &route("web", "web.test", "one"));
+    edge.answers("new.test", 200, "two");
+}
+
+fn a_certificate_is_found_by_name(site: &Site, edge: &Edge) {
+    let secret = |host: &str| {
+        let (cert, key) = tls::self_signed(site.dir.path(), host);
+        let indented = |path: &Path| {
+            let text = std::fs::read_to_string(path).expect("PEM");
+            text.lines()
+                .map(|line| format!("    {line}\n"))
+                .collect::<String>()
+        };
+        let manifest = format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: tls-{host}}}\ntype: kubernetes.io/tls\nstringData:\n  tls.crt: |\n{}  tls.key: |\n{}",
+            indented(&cert),
+            indented(&key)
+        );
+        (tls::serial(&cert), manifest)
+    };
+    let tls_route = |host: &str| {
+        route(host, host, "one").replace(
+            "spec:\n",
+            &format!("spec:\n  tls: [{{hosts: [{host}], secretName: tls-{host}}}]\n"),
+        )
+    };
+    let (serials, secrets): (Vec<_>, Vec<_>) = ["a.test", "b.test"].map(secret).into_iter().unzip();
+    site.write("secrets.yaml", &secrets.join("---\n"));
+    site.write("tls.yaml", &(tls_route("a.test") + &tls_route("b.test")));
+    let https = edge.https.to_string();
+    for (host, serial) in ["a.test", "b.test"].into_iter().zip(&serials) {
+        until("its certificate", || {
+            (tls::served_serial(&https, host).as_ref() == Some(serial)).then_some(())
+        });
+    }
+    let (serial, new) = secret("a.test");
+    site.write("secrets.yaml", &[new, secrets[1].clone()].join("---\n"));
+    until("the new certificate", || {
+        (tls::served_serial(&https, "a.test").as_ref() == Some(&serial)).then_some(())
+    });
+    assert_eq!(
+        tls::served_serial(&https, "b.test").as_ref(),
+        Some(&serials[1])
+    );
+}
+
+/// A global limit is exact: this is the only replica.
+fn a_limit_counts(site: &Site, edge: &Edge) {
+    site.write(
+        "limited.yaml",
+        &(route("limited", "limited.test", "one")
+            + "
+---
+apiVersion: meshgate.dev/v1alpha1
+kind: RateLimitPolicy
+metadata: {name: limited}
+spec:
+  targetRefs: [{group: networking.k8s.io, kind: Ingress, name: limited}]
+  limits: [{name: hourly, requests: 3, per: 1h, scope: Global}]
+"),
+    );
+    let statuses: Vec<u16> = until("the limited route", || {
+        let first = edge.get("limited.test", "/").0;
+        (first == 200).then(|| (0..3).map(|_| edge.get("limited.test", "/").0).collect())
+    });
+    assert_eq!(statuses, [200, 200, 429]);
+}
+
+#[test]
+fn a_volume_of_kubernetes_is_swapped_at_once() {
+    let site = Site::new();
+    let (one, two) = (application("one"), application("two"));
+    let version = |name: &str, content: String| {
+        std::fs::create_dir(site.folder().join(name)).expect("a folder");
+        std::fs::write(site.folder().join(name).join("all.yaml"), content).expect("a file");
+    };
+    let link = |target: &str, name: &str| {
+        let (path, beside) = (site.folder().join(name), site.folder().join("..data_tmp"));
+        std::os::unix::fs::symlink(target, &beside).expect("a link");
+        std::fs::rename(beside, path).expect("a link in its place");
+    };
+    version(
+        "..1",
+        service("one", one) + &route("web", "web.test", "one"),
+    );
+    link("..1", "..data");
+    std::os::unix::fs::symlink("..data/all.yaml", site.folder().join("all.yaml")).expect("a link");
+    let edge = site.serve();
+    edge.answers("web.test", 200, "one");
+    version(
+        "..2",
+        service("two", two) + &route("web", "web.test", "two"),
+    );
+    link("..2", "..data");
+    edge.answers("web.test", 200, "two");
+    std::fs::remove_dir_all(site.folder().join("..1")).expect("a folder");
+    edge.answers("web.test", 200, "two");
+    edge.end();
+}
+
+#[test]
+fn reloads_fail_no_request() {
+    let site = Site::new();
+    let (one, two) = (application("one"), application("two"));
+    let services = [service("one", one), service("two", two)];
+    site.write(
+        "web.yaml",
+        &(services[0].clone() + &route("web", "web.test", "one")),
+    );
+    let edge = site.serve();
+    edge.answers("web.test", 200, "one");
+    let load = Load::start(&Plan {
+        address: edge.http.to_string(),
+        host: "web.test".to_owned(),
+        path: "/".to_owned(),
+        rate: 500,
+        connections: 8,
+    });
+    // Each one brings a service, moves the route to it, and takes the other service away; written in place.
+    for change in 1..=50 {
+        let name = ["one", "two"][change % 2];
+        let all = services[change % 2].clone() + &route("web", "web.test", name);
+        std::fs::write(site.folder().join("web.yaml"), all).expect("a file");
+        edge.log.until("configuration enforced", change);
+    }
+    let answers = load.stop();
+    assert!(answers.len() > 500, "{} answers", answers.len());
+    assert_eq!(
+        failures(&answers),
+        Vec::<&meshgate_tests::load::Answer>::new()
+    );
+    edge.end();
+}
