@@ -167,8 +167,8 @@ fn start_up(plan: &Plan, ports: Ports, out: &mut impl std::io::Write) -> anyhow:
 
 /// Resident memory of an idle cluster, a process a line.
 fn memory(cluster: &Cluster, out: &mut impl std::io::Write) -> anyhow::Result<()> {
-    // What start-up needed is given back within seconds.
-    std::thread::sleep(Duration::from_secs(10));
+    // What start-up needed is given back after 10 s.
+    std::thread::sleep(Duration::from_secs(30));
     writeln!(
         out,
         "idle memory                            MiB resident (proportional)"

@@ -18,7 +18,7 @@ use crate::apply::{Manifest, put_all};
 use crate::args::{ControlArgs, Part};
 use crate::client::from_kubeconfig;
 use crate::cluster::inherited;
-use crate::runtime;
+use crate::{resident, runtime};
 
 pub(crate) fn run(args: ControlArgs) -> anyhow::Result<ExitCode> {
     if args.die_with_parent {
@@ -27,6 +27,7 @@ pub(crate) fn run(args: ControlArgs) -> anyhow::Result<ExitCode> {
     }
     runtime::multi_thread(2)?.block_on(async {
         let shutdown = runtime::shutdown_on_signal()?;
+        resident::trim_when_settled();
         match args.data_dir.clone() {
             // Scheduler, controllers and push share one thread: they mostly wait. The API server has the others.
             Some(data_dir) => {

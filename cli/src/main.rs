@@ -13,6 +13,7 @@ mod inject;
 mod keeper;
 mod node;
 mod proxies;
+mod resident;
 mod runtime;
 mod status;
 mod supervisor;

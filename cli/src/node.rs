@@ -7,12 +7,13 @@ use anyhow::Context;
 use meshgate_certs::cluster::ClusterPki;
 
 use crate::args::NodeArgs;
-use crate::runtime;
+use crate::{resident, runtime};
 
 pub(crate) fn run(args: &NodeArgs) -> anyhow::Result<ExitCode> {
     let options = options(args)?;
     runtime::current_thread()?.block_on(async {
         let shutdown = runtime::shutdown_on_signal()?;
+        resident::trim_when_settled();
         meshgate_agent::run(options, shutdown)
             .await
             .context("the node agent")

@@ -8,7 +8,7 @@ use meshgate_proxy::RecordFormat;
 use meshgate_proxy::push::link::ControlOptions;
 
 use crate::args::{AccessLog, IngressArgs, SidecarArgs};
-use crate::{from, runtime};
+use crate::{from, resident, runtime};
 
 pub(crate) fn ingress(args: &IngressArgs) -> anyhow::Result<ExitCode> {
     if args.check {
@@ -23,6 +23,7 @@ pub(crate) fn ingress(args: &IngressArgs) -> anyhow::Result<ExitCode> {
     // Certificates and configuration need little; the engine brings the threads that serve.
     runtime::current_thread()?.block_on(async {
         let shutdown = runtime::shutdown_on_signal()?;
+        resident::trim_when_settled();
         meshgate_ingress::run(options, shutdown)
             .await
             .context("the edge")
@@ -65,6 +66,7 @@ pub(crate) fn sidecar(args: &SidecarArgs) -> anyhow::Result<ExitCode> {
     // One thread until the privileges are dropped: they belong to threads.
     runtime::current_thread()?.block_on(async {
         let shutdown = runtime::shutdown_on_signal()?;
+        resident::trim_when_settled();
         meshgate_sidecar::run(options, shutdown)
             .await
             .context("the sidecar")
