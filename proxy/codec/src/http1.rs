@@ -1,14 +1,19 @@
 //! The wire format of HTTP/1 (RFC 9112).
 
 mod chunked;
+mod encode;
 mod framing;
+mod hop_by_hop;
 mod limits;
 mod lines;
+mod reason;
 mod request;
 mod response;
 
 pub use chunked::{BadChunk, CHUNK_END, Decoder, Step, StepKind, encode_chunk_head, encode_last};
+pub use encode::{Persist, RequestLine, StatusLine, Unsayable, encode_request, encode_response};
 pub use framing::{BadFraming, Framing, request_framing, response_framing};
+pub use hop_by_hop::{Stripped, TooManyOptions, clean_trailers, strip_hop_by_hop};
 pub use limits::{BadHead, HeadLimits, Parsed};
 pub use request::{RequestParser, parse_request};
 pub use response::{ResponseParser, parse_response};

@@ -108,7 +108,8 @@ impl Decoder {
         self.trailers.clear();
     }
 
-    /// Fields behind the last chunk; complete after [`StepKind::End`].
+    /// Fields behind the last chunk; complete after [`StepKind::End`]. See
+    /// [`clean_trailers`](super::clean_trailers) before they are forwarded.
     pub fn trailers(&mut self) -> &mut Fields {
         &mut self.trailers
     }
