@@ -162,7 +162,7 @@ fn judge_status(line: StatusLine, framing: Framing) -> Result<Framing, Unsayable
 
 fn judge_upgrade(persist: Persist<'_>) -> Result<(), Unsayable> {
     match persist {
-        Persist::Upgrade(protocol) if protocol.is_empty() => Err(Unsayable::Upgrade),
+        Persist::Upgrade("") => Err(Unsayable::Upgrade),
         Persist::Upgrade(protocol) if !octets::is_value(protocol.as_bytes()) => {
             Err(Unsayable::Upgrade)
         }

@@ -28,7 +28,7 @@ const AROUND_TARGET: usize = Method::BYTES_MAX + 2 + 8;
 
 impl RequestParser {
     /// Reads on. `input` is everything from the head's first byte on: what was there at the last call, and more. `head`
-    /// is the same as at the last call; after an error it is empty.
+    /// is the same as at the last call; it says nothing before it is complete, and after an error it is empty.
     #[inline]
     pub fn parse(
         &mut self,
