@@ -10,6 +10,7 @@ mod head;
 pub mod http1;
 mod method;
 mod octets;
+pub mod proxy_protocol;
 mod target;
 mod version;
 
