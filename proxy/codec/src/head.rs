@@ -97,7 +97,8 @@ impl ResponseHead {
         matches!(self.status, 100 | 102..=199)
     }
 
-    /// Whether the peer will answer another request on this HTTP/1 connection, if the body's end is known (RFC 9112 §9.3).
+    /// Whether the peer will answer another request on this HTTP/1 connection, provided that the body's end is known
+    /// (RFC 9112 §9.3).
     pub fn persists(&self) -> bool {
         persists(self.version, &self.fields)
     }

@@ -85,8 +85,8 @@ pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
 const ONES: u64 = u64::from_ne_bytes([1; 8]);
 const HIGH: u64 = ONES << 7;
 
-/// Not zero when a byte of the word is below `limit`, which is at most 0x80. Which bit is set says nothing: a borrow may
-/// have gone on to the next byte.
+/// Not zero when a byte of the word is below `limit`, which is at most 0x80. Which bit is set says nothing: a borrow
+/// may have gone on to the next byte.
 #[inline]
 fn below(word: u64, limit: u8) -> u64 {
     word.wrapping_sub(ONES * u64::from(limit)) & !word & HIGH

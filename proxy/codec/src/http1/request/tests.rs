@@ -183,6 +183,37 @@ fn limits_count_while_the_head_comes_in() {
 }
 
 #[test]
+fn the_usual_limits() {
+    let limits = HeadLimits::default();
+    let check = |text: String, expected: Result<bool, BadHead>| {
+        let (whole, _) = read(text.as_bytes(), text.len(), &limits);
+        // A byte at a time, the reader looks at each byte once: else this test would not end.
+        let (slow, _) = read(text.as_bytes(), 1, &limits);
+        assert_eq!(slow, whole);
+        let found = whole.map(|parsed| parsed != Parsed::Partial);
+        assert_eq!(found, expected, "{} bytes", text.len());
+    };
+    let x = |count| "x".repeat(count);
+    let first = "GET / HTTP/1.1\r\n";
+    check(format!("GET /{} HTTP/1.1\r\n\r\n", x(8191)), Ok(true));
+    check(format!("GET /{}", x(9000)), Err(BadHead::TargetTooLong));
+    check(format!("{first}a:{}\r\n\r\n", x(16 * 1024 - 2)), Ok(true));
+    check(
+        format!("{first}a:{}", x(16 * 1024)),
+        Err(BadHead::FieldTooLong),
+    );
+    check(format!("{first}{}\r\n", "a:\r\n".repeat(100)), Ok(true));
+    check(
+        format!("{first}{}", "a:\r\n".repeat(101)),
+        Err(BadHead::TooManyFields),
+    );
+    let line = format!("a:{}\r\n", x(12 * 1024));
+    check(format!("{first}{}\r\n", line.repeat(5)), Ok(true));
+    check(format!("{first}{}", line.repeat(6)), Err(BadHead::TooLong));
+    check(format!("{first}{}b", line.repeat(5)), Ok(false));
+}
+
+#[test]
 fn a_reader_starts_anew_after_each_head() {
     let (mut parser, mut head) = (RequestParser::default(), RequestHead::default());
     let limits = HeadLimits::default();
