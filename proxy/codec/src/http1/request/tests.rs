@@ -187,7 +187,6 @@ fn the_usual_limits() {
     let limits = HeadLimits::default();
     let check = |text: String, expected: Result<bool, BadHead>| {
         let (whole, _) = read(text.as_bytes(), text.len(), &limits);
-        // A byte at a time, the reader looks at each byte once: else this test would not end.
         let (slow, _) = read(text.as_bytes(), 1, &limits);
         assert_eq!(slow, whole);
         let found = whole.map(|parsed| parsed != Parsed::Partial);
@@ -211,6 +210,27 @@ fn the_usual_limits() {
     check(format!("{first}{}\r\n", line.repeat(5)), Ok(true));
     check(format!("{first}{}", line.repeat(6)), Err(BadHead::TooLong));
     check(format!("{first}{}b", line.repeat(5)), Ok(false));
+}
+
+/// A slow head must not cost its square: what was a line once may be noise at the next call.
+#[test]
+fn complete_lines_are_not_read_again() {
+    let text = format!(
+        "GET /a HTTP/1.1\r\n{}\r\n",
+        "Name: value\r\nb:c\r\n".repeat(40)
+    );
+    let limits = HeadLimits::default();
+    let (expected, whole) = read(text.as_bytes(), text.len(), &limits);
+    let (mut parser, mut head) = (RequestParser::default(), RequestHead::default());
+    let mut input = text.clone().into_bytes();
+    let mut parsed = Ok(Parsed::Partial);
+    for end in 1..=input.len() {
+        parsed = parser.parse(&input[..end], &limits, &mut head);
+        if input[end - 1] == b'\n' {
+            input[..end].fill(0);
+        }
+    }
+    assert_eq!((parsed, head), (expected, whole));
 }
 
 #[test]
