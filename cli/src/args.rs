@@ -277,6 +277,16 @@ pub(crate) struct IngressArgs {
     /// With `--from`: only say what is wrong with the files
     #[arg(long, requires = "from")]
     pub(crate) check: bool,
+    /// With `--from`: take the sockets of the edge that is running, which then drains and ends
+    #[arg(long, requires = "from")]
+    pub(crate) take_over: bool,
+    /// With `--from`: where `--take-over` finds this process [default: $XDG_RUNTIME_DIR/meshgate/ingress-ADDR:PORT.sock,
+    /// or the same in /run]
+    #[arg(long, value_name = "PATH", requires = "from")]
+    pub(crate) control_socket: Option<PathBuf>,
+    /// Descriptor of a connection to the process that is to be replaced
+    #[arg(long, hide = true, requires = "from")]
+    pub(crate) take_over_fd: Option<i32>,
     /// SPIFFE trust domain
     #[arg(long, default_value = meshgate_api::names::TRUST_DOMAIN)]
     pub(crate) trust_domain: String,

@@ -1,12 +1,15 @@
 //! The edge without a cluster: `meshgate ingress --from`. Nothing here needs root.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use meshgate_tests::load::{Load, Plan, failures};
+use meshgate_tests::load::{Life, Load, Plan, Protocol, Way, failures};
 use meshgate_tests::{curl, run, text, tls, until};
 use tempfile::TempDir;
 
@@ -50,9 +53,27 @@ impl Site {
         (output.status.success(), text(&output).replace(&folder, ""))
     }
 
+    /// The control socket.
+    fn control(&self) -> PathBuf {
+        self.dir.path().join("control")
+    }
+
+    /// How an edge with free ports is started.
+    fn arguments(&self) -> Vec<OsString> {
+        let fixed = "ingress --access-log off --workers 2 --http 127.0.0.1:0 --https 127.0.0.1:0 \
+                     --ready 127.0.0.1:0 --metrics 127.0.0.1:0 --from";
+        let words = fixed.split_whitespace().map(OsString::from);
+        let paths = [
+            self.folder().into(),
+            "--control-socket".into(),
+            self.control().into(),
+        ];
+        words.chain(paths).collect()
+    }
+
     /// An edge with free ports that serves the folder.
     fn serve(&self) -> Edge {
-        Edge::start(&self.folder())
+        Edge::start(&self.arguments())
     }
 }
 
@@ -99,6 +120,18 @@ impl Log {
         until(wanted, || (self.count(wanted) >= times).then_some(()));
     }
 
+    /// Process ids of those that it started to take over.
+    fn started(&self) -> Vec<String> {
+        let text = self.text();
+        let lines = text
+            .lines()
+            .filter(|line| line.contains("started the process that takes over"));
+        lines
+            .filter_map(|line| line.split_once("pid=")?.1.split_whitespace().next())
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// The address that a listener got.
     fn address(&self, listener: &str) -> SocketAddr {
         let wanted = format!("listener=\"{listener}\"");
@@ -112,13 +145,13 @@ impl Log {
 }
 
 impl Edge {
-    fn start(folder: &Path) -> Self {
-        let mut child = Command::new(meshgate_tests::meshgate())
-            .args(["ingress", "--access-log", "off", "--workers", "2"])
-            .args(["--http", "127.0.0.1:0", "--https", "127.0.0.1:0"])
-            .args(["--ready", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
-            .arg("--from")
-            .arg(folder)
+    fn start(arguments: &[OsString]) -> Self {
+        Self::of(&meshgate_tests::meshgate(), arguments)
+    }
+
+    fn of(program: &Path, arguments: &[OsString]) -> Self {
+        let mut child = Command::new(program)
+            .args(arguments)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the edge starts");
@@ -130,7 +163,7 @@ impl Edge {
             child,
             log,
         };
-        edge.log.until("serving", 1);
+        edge.log.until(" serving", 1);
         edge
     }
 
@@ -166,6 +199,11 @@ impl Drop for Edge {
         // Has ended already, mostly.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            self.log.started().into_iter().for_each(|pid| {
+                let _gone = run(Command::new("kill").arg(pid));
+            });
+        }
     }
 }
 
@@ -362,38 +400,44 @@ fn a_broken_file_changes_nothing(site: &Site, edge: &Edge) {
     edge.answers("new.test", 200, "two");
 }
 
+/// A new certificate for a host in a Secret `tls-HOST`: its serial number and the manifest.
+fn secret(site: &Site, host: &str) -> (String, String) {
+    let (cert, key) = tls::self_signed(site.dir.path(), host);
+    let indented = |path: &Path| {
+        let text = std::fs::read_to_string(path).expect("PEM");
+        let lines = text.lines().map(|line| format!("    {line}\n"));
+        lines.collect::<String>()
+    };
+    let manifest = format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: tls-{host}}}\ntype: kubernetes.io/tls\nstringData:\n  tls.crt: |\n{}  tls.key: |\n{}",
+        indented(&cert),
+        indented(&key)
+    );
+    (tls::serial(&cert), manifest)
+}
+
+/// A route with the certificate of [`secret`].
+fn tls_route(host: &str, service: &str) -> String {
+    let tls = format!("spec:\n  tls: [{{hosts: [{host}], secretName: tls-{host}}}]\n");
+    route(host, host, service).replace("spec:\n", &tls)
+}
+
 fn a_certificate_is_found_by_name(site: &Site, edge: &Edge) {
-    let secret = |host: &str| {
-        let (cert, key) = tls::self_signed(site.dir.path(), host);
-        let indented = |path: &Path| {
-            let text = std::fs::read_to_string(path).expect("PEM");
-            text.lines()
-                .map(|line| format!("    {line}\n"))
-                .collect::<String>()
-        };
-        let manifest = format!(
-            "apiVersion: v1\nkind: Secret\nmetadata: {{name: tls-{host}}}\ntype: kubernetes.io/tls\nstringData:\n  tls.crt: |\n{}  tls.key: |\n{}",
-            indented(&cert),
-            indented(&key)
-        );
-        (tls::serial(&cert), manifest)
-    };
-    let tls_route = |host: &str| {
-        route(host, host, "one").replace(
-            "spec:\n",
-            &format!("spec:\n  tls: [{{hosts: [{host}], secretName: tls-{host}}}]\n"),
-        )
-    };
-    let (serials, secrets): (Vec<_>, Vec<_>) = ["a.test", "b.test"].map(secret).into_iter().unzip();
+    let hosts = ["a.test", "b.test"];
+    let (serials, secrets): (Vec<_>, Vec<_>) =
+        hosts.into_iter().map(|host| secret(site, host)).unzip();
     site.write("secrets.yaml", &secrets.join("---\n"));
-    site.write("tls.yaml", &(tls_route("a.test") + &tls_route("b.test")));
+    site.write(
+        "tls.yaml",
+        &hosts.map(|host| tls_route(host, "one")).concat(),
+    );
     let https = edge.https.to_string();
-    for (host, serial) in ["a.test", "b.test"].into_iter().zip(&serials) {
+    for (host, serial) in hosts.into_iter().zip(&serials) {
         until("its certificate", || {
             (tls::served_serial(&https, host).as_ref() == Some(serial)).then_some(())
         });
     }
-    let (serial, new) = secret("a.test");
+    let (serial, new) = secret(site, "a.test");
     site.write("secrets.yaml", &[new, secrets[1].clone()].join("---\n"));
     until("the new certificate", || {
         (tls::served_serial(&https, "a.test").as_ref() == Some(&serial)).then_some(())
@@ -489,5 +533,146 @@ fn reloads_fail_no_request() {
         failures(&answers),
         Vec::<&meshgate_tests::load::Answer>::new()
     );
+    edge.end();
+}
+
+/// Waits until an edge has drained and ended, as it should.
+fn has_ended(edge: &mut Edge) {
+    let status = until("the former process ends", || {
+        edge.child.try_wait().expect("it was started")
+    });
+    assert!(status.success(), "{status}\n{}", edge.log.text());
+}
+
+#[test]
+fn take_overs_fail_no_request() {
+    let site = Site::new();
+    let (_, secret) = secret(&site, "web.test");
+    let service = service("one", application("one"));
+    site.write(
+        "web.yaml",
+        &[service, tls_route("web.test", "one"), secret].join("\n---\n"),
+    );
+    let mut edge = site.serve();
+    edge.answers("web.test", 200, "one");
+    let (http, ready) = (edge.http, edge.ready);
+    let load = |address: SocketAddr, protocols: &[Protocol]| {
+        let plan = Plan {
+            address: address.to_string(),
+            host: "web.test".to_owned(),
+            path: "/".to_owned(),
+            rate: 200,
+            connections: 8,
+        };
+        let lives = [Life::Kept, Life::Fresh];
+        let ways = protocols
+            .iter()
+            .flat_map(|protocol| lives.map(|life| Way(*protocol, life)));
+        Load::mixed(&plan, &ways.collect::<Vec<_>>())
+    };
+    let clear = load(http, &[Protocol::Http1]);
+    let secure = load(edge.https, &[Protocol::Https1, Protocol::Https2]);
+    let taking_over = [site.arguments(), vec!["--take-over".into()]].concat();
+    for _ in 0..3 {
+        let before = [clear.asked(), secure.asked()];
+        let next = Edge::start(&taking_over);
+        next.log.until("took over", 1);
+        assert_eq!((next.http, next.ready), (http, ready));
+        let mut former = std::mem::replace(&mut edge, next);
+        has_ended(&mut former);
+        // Enough that all connections have asked the new process.
+        until("more requests", || {
+            let more = [clear.asked() - before[0], secure.asked() - before[1]];
+            (more.into_iter().min() > Some(100)).then_some(())
+        });
+        let (status, _) = curl(&[&format!("http://{ready}/readyz")]);
+        assert_eq!(status, 200);
+    }
+    let answers = [clear.stop(), secure.stop()].concat();
+    assert_eq!(
+        failures(&answers),
+        Vec::<&meshgate_tests::load::Answer>::new()
+    );
+    edge.end();
+    assert!(
+        !site.control().exists(),
+        "the last one takes its socket with it"
+    );
+}
+
+#[test]
+fn a_process_replaces_itself_by_the_program_that_is_there_now() {
+    let site = Site::new();
+    let one = application("one");
+    site.write(
+        "web.yaml",
+        &(service("one", one) + &route("web", "web.test", "one")),
+    );
+    let program = site.dir.path().join("meshgate");
+    let install = |from: &Path| {
+        let beside = site.dir.path().join("new");
+        std::fs::copy(from, &beside).expect("a program");
+        std::fs::rename(beside, &program).expect("a program in its place");
+    };
+    install(&meshgate_tests::meshgate());
+    let mut edge = Edge::of(&program, &site.arguments());
+    edge.answers("web.test", 200, "one");
+
+    // What cannot be run, what ends at once, files with an error: it goes on.
+    let script = site.dir.path().join("script");
+    std::fs::write(&script, "#!/bin/sh\nexit 7\n").expect("a script");
+    let executable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&script, executable).expect("a script that runs");
+    install(&script);
+    let failed = "the take-over failed; this process goes on";
+    signal(edge.child.id(), "USR2");
+    edge.log.until(failed, 1);
+    edge.log.until("the new process ended: exit status: 7", 1);
+    install(&meshgate_tests::meshgate());
+    site.write("broken.yaml", "kind: [");
+    edge.log.until("configuration refused", 1);
+    signal(edge.child.id(), "USR2");
+    edge.log.until(failed, 2);
+    edge.log.until("the configuration has 1 error", 1);
+    edge.answers("web.test", 200, "one");
+    std::fs::remove_file(site.folder().join("broken.yaml")).expect("a file");
+
+    signal(edge.child.id(), "USR2");
+    edge.log.until("took over; the former process drains", 1);
+    has_ended(&mut edge);
+    edge.answers("web.test", 200, "one");
+    // The new process is nobody's child here: another take-over makes it end.
+    let next = Edge::start(&[site.arguments(), vec!["--take-over".into()]].concat());
+    next.log.until("took over", 1);
+    next.answers("web.test", 200, "one");
+    edge.log.until("another process serves now", 2);
+    next.end();
+}
+
+#[test]
+fn a_take_over_that_cannot_be_is_refused() {
+    let site = Site::new();
+    let taking_over = [site.arguments(), vec!["--take-over".into()]].concat();
+    let start = |arguments: &[OsString]| {
+        let output = run(Command::new(meshgate_tests::meshgate()).args(arguments));
+        assert!(!output.status.success());
+        text(&output)
+    };
+    let said = start(&taking_over);
+    assert!(said.contains("no running edge answers at "), "{said}");
+    let edge = site.serve();
+    let said = start(&site.arguments());
+    assert!(said.contains("another edge is served with "), "{said}");
+    // Who says nonsense, or nothing more, changes nothing.
+    let mut stranger = UnixStream::connect(site.control()).expect("the control socket");
+    stranger.write_all(b"hello\n").expect("it listens");
+    let mut answer = String::new();
+    stranger.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("error: \"hello\" was said"), "{answer}");
+    let mut quitter = UnixStream::connect(site.control()).expect("the control socket");
+    quitter.write_all(b"take-over 1\n").expect("it listens");
+    drop(quitter);
+    edge.log.until("this process goes on", 2);
+    assert_eq!(edge.get("web.test", "/").0, 404);
     edge.end();
 }

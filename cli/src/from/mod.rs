@@ -11,6 +11,7 @@ mod follow;
 mod object;
 mod place;
 mod serve;
+mod take_over;
 mod watch;
 
 pub(crate) use check::check;

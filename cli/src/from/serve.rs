@@ -1,15 +1,18 @@
-//! The edge and what feeds it, in one process.
+//! The edge, what feeds it, and who comes after it, in one process.
 
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use meshgate_ingress::{Edge, Ending, Source, given};
+use meshgate_ingress::{Edge, Ending, Options, Source, given};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::follow::Follower;
+use super::take_over::{ControlSocket, Predecessor, Program, Succession};
 use crate::args::IngressArgs;
 use crate::proxies::edge_options;
-use crate::runtime;
+use crate::{resident, runtime};
 
 pub(crate) fn serve(args: &IngressArgs) -> anyhow::Result<ExitCode> {
     // Files and probes need little; the engine brings the threads that serve.
@@ -18,26 +21,82 @@ pub(crate) fn serve(args: &IngressArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn run(args: &IngressArgs) -> anyhow::Result<()> {
+    let program = Program::note()?;
     let ending = Ending {
         shutdown: runtime::shutdown_on_signal()?,
         replaced: CancellationToken::new(),
     };
+    resident::trim_when_settled();
+    let mut predecessor = Predecessor::find(args).await?;
     // Before the sockets: who cannot be served is not let in.
     let mut follower = Follower::start(&args.from).await?;
     let (giver, given) = given();
-    let edge = Edge::open(edge_options(args, Source::Given(given))).context("the edge")?;
+    let options = options(args, Source::Given(given), predecessor.as_mut())?;
+    let edge = Edge::open(options).context("the edge")?;
+    let control = control(args, predecessor.as_mut())?;
+    let sockets = edge.sockets().context("the edge")?;
+    let sockets = sockets
+        .into_iter()
+        .map(|(name, socket)| (name, OwnedFd::from(socket)));
+    let succession = Succession::new(sockets.collect(), control, ending.clone(), program);
+    let (told, serving) = oneshot::channel();
     let feed = async {
         follower.give_first(&giver).await?;
         follower.run(&giver).await
     };
-    let serve = edge.run(|| {}, ending);
+    let hand_on = async {
+        if serving.await.is_err() {
+            return Ok(());
+        }
+        if let Some(predecessor) = predecessor {
+            predecessor.relieve().await?;
+        }
+        // Its descriptors go with it: only then does nobody listen any more.
+        ending.shutdown.run_until_cancelled(succession.run()).await;
+        anyhow::Ok(())
+    };
+    let is_serving = || {
+        // Nobody hears it only when all of this ends.
+        let _ = told.send(());
+    };
+    let serve = edge.run(is_serving, ending.clone());
     tokio::pin!(serve);
     tokio::select! {
         served = &mut serve => served.context("the edge"),
-        // The edge ended first, and says why; or there is nothing to serve.
-        fed = feed => match fed {
-            Ok(()) => serve.await.context("the edge"),
-            Err(error) => Err(error),
-        },
+        // The edge ends by itself when it is fed no more; when something failed, because of that.
+        ended = async { tokio::try_join!(feed, hand_on) } => {
+            if ended.is_err() {
+                ending.shutdown.cancel();
+            }
+            serve.await.context("the edge")?;
+            ended.map(drop)
+        }
     }
+}
+
+fn options(
+    args: &IngressArgs,
+    source: Source,
+    predecessor: Option<&mut Predecessor>,
+) -> anyhow::Result<Options> {
+    let mut options = edge_options(args, source);
+    if let Some(predecessor) = predecessor {
+        options.http = Some(predecessor.socket("http", args.http)?);
+        options.https = Some(predecessor.socket("https", args.https)?);
+        options.ready = predecessor.socket("ready", args.ready)?;
+        options.metrics = predecessor.socket("metrics", args.metrics)?;
+    }
+    Ok(options)
+}
+
+fn control(
+    args: &IngressArgs,
+    predecessor: Option<&mut Predecessor>,
+) -> anyhow::Result<Option<ControlSocket>> {
+    if let Some(predecessor) = predecessor
+        && let Some(socket) = predecessor.control(args)?
+    {
+        return Ok(Some(socket));
+    }
+    ControlSocket::open(args.control_socket.as_deref(), args.http)
 }
