@@ -18,12 +18,14 @@ use crate::tables::Tables;
 #[derive(Debug, Clone)]
 pub struct Giver {
     orders: mpsc::Sender<Order>,
+    stale: Gauge,
 }
 
 /// The end that an edge takes from.
 #[derive(Debug)]
 pub struct Given {
     orders: mpsc::Receiver<Order>,
+    stale: Gauge,
 }
 
 #[derive(Debug)]
@@ -47,10 +49,24 @@ pub enum NotEnforced {
 pub fn given() -> (Giver, Given) {
     // One at a time: whoever gives waits for the answer.
     let (sender, receiver) = mpsc::channel(1);
-    (Giver { orders: sender }, Given { orders: receiver })
+    let stale = Gauge::default();
+    let giver = Giver {
+        orders: sender,
+        stale: stale.clone(),
+    };
+    let given = Given {
+        orders: receiver,
+        stale,
+    };
+    (giver, given)
 }
 
 impl Giver {
+    /// Says in the metrics whether there is something newer that cannot be in force.
+    pub fn tell_stale(&self, stale: bool) {
+        self.stale.set(i64::from(stale));
+    }
+
     /// Returns when `changes` are true for every request from now on, or refused.
     pub async fn give(&self, changes: Changes) -> Result<(), NotEnforced> {
         let (answer, answered) = oneshot::channel();
@@ -72,7 +88,7 @@ impl Given {
         metrics: &Metrics,
         configured: impl FnOnce(),
     ) {
-        let counts = Counts::register(metrics);
+        let counts = Counts::register(metrics, self.stale);
         let mut configured = Some(configured);
         while let Some(Order { changes, answer }) = self.orders.recv().await {
             let generation = changes.generation;
@@ -100,13 +116,18 @@ struct Counts {
 }
 
 impl Counts {
-    fn register(metrics: &Metrics) -> Self {
+    fn register(metrics: &Metrics, stale: Gauge) -> Self {
         let own = Self::default();
         metrics.register(|registry| {
             registry.register(
                 "meshgate_configuration_generation",
                 "The newest generation of the configuration that is enforced",
                 own.generation.clone(),
+            );
+            registry.register(
+                "meshgate_configuration_stale",
+                "1 while the newest configuration is refused and the last good one stays",
+                stale,
             );
             registry.register(
                 "meshgate_configuration_resources_refused",

@@ -164,7 +164,10 @@ impl Edge {
         };
         let leaving = async {
             shutdown.cancelled().await;
-            readiness.unmet(STAYING);
+            // A probe that came before the other process took over hears what that one would say.
+            if !replaced.is_cancelled() {
+                readiness.unmet(STAYING);
+            }
             info!("draining");
             std::future::pending::<Infallible>().await
         };

@@ -84,6 +84,7 @@ struct Edge {
     http: SocketAddr,
     https: SocketAddr,
     ready: SocketAddr,
+    metrics: SocketAddr,
 }
 
 /// What a process wrote to standard error; read by a thread.
@@ -160,6 +161,7 @@ impl Edge {
             http: log.address("http"),
             https: log.address("https"),
             ready: log.address("ready"),
+            metrics: log.address("metrics"),
             child,
             log,
         };
@@ -174,6 +176,12 @@ impl Edge {
             &format!("Host: {host}"),
             &format!("http://{}{path}", self.http),
         ])
+    }
+
+    /// Whether the metrics have this line.
+    fn counts(&self, line: &str) -> bool {
+        let (_, text) = curl(&[&format!("http://{}/metrics", self.metrics)]);
+        text.lines().any(|other| other == line)
     }
 
     /// Waits until a host is answered so.
@@ -396,8 +404,12 @@ fn a_broken_file_changes_nothing(site: &Site, edge: &Edge) {
         .until("configuration refused; the last good one stays", 1);
     edge.answers("web.test", 200, "one");
     assert_eq!(edge.get("new.test", "/").0, 404, "the whole set waits");
+    assert!(edge.counts("meshgate_configuration_stale 1"));
     site.write("routes.yaml", &route("web", "web.test", "one"));
     edge.answers("new.test", 200, "two");
+    until("the metrics say so", || {
+        edge.counts("meshgate_configuration_stale 0").then_some(())
+    });
 }
 
 /// A new certificate for a host in a Secret `tls-HOST`: its serial number and the manifest.
@@ -556,11 +568,11 @@ fn take_overs_fail_no_request() {
     let mut edge = site.serve();
     edge.answers("web.test", 200, "one");
     let (http, ready) = (edge.http, edge.ready);
-    let load = |address: SocketAddr, protocols: &[Protocol]| {
+    let load = |address: SocketAddr, path: &str, protocols: &[Protocol]| {
         let plan = Plan {
             address: address.to_string(),
             host: "web.test".to_owned(),
-            path: "/".to_owned(),
+            path: path.to_owned(),
             rate: 200,
             connections: 8,
         };
@@ -570,8 +582,9 @@ fn take_overs_fail_no_request() {
             .flat_map(|protocol| lives.map(|life| Way(*protocol, life)));
         Load::mixed(&plan, &ways.collect::<Vec<_>>())
     };
-    let clear = load(http, &[Protocol::Http1]);
-    let secure = load(edge.https, &[Protocol::Https1, Protocol::Https2]);
+    let clear = load(http, "/", &[Protocol::Http1]);
+    let secure = load(edge.https, "/", &[Protocol::Https1, Protocol::Https2]);
+    let probes = load(ready, "/readyz", &[Protocol::Http1]);
     let taking_over = [site.arguments(), vec!["--take-over".into()]].concat();
     for _ in 0..3 {
         let before = [clear.asked(), secure.asked()];
@@ -585,10 +598,8 @@ fn take_overs_fail_no_request() {
             let more = [clear.asked() - before[0], secure.asked() - before[1]];
             (more.into_iter().min() > Some(100)).then_some(())
         });
-        let (status, _) = curl(&[&format!("http://{ready}/readyz")]);
-        assert_eq!(status, 200);
     }
-    let answers = [clear.stop(), secure.stop()].concat();
+    let answers = [clear.stop(), secure.stop(), probes.stop()].concat();
     assert_eq!(
         failures(&answers),
         Vec::<&meshgate_tests::load::Answer>::new()

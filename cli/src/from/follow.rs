@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use meshgate_ingress::{Giver, NotEnforced};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::check::count;
@@ -26,6 +26,10 @@ pub(crate) struct Follower {
     paths: Vec<PathBuf>,
     configuration: Configuration,
     watch: Watch,
+    /// The files changed while they were read for the last time.
+    restless: bool,
+    /// SIGHUP. Taken early, for it ends a process that does not expect it.
+    hangup: Signal,
     generation: u64,
     /// What was warned of last, to tell only what is new.
     warned: BTreeSet<Fault>,
@@ -40,6 +44,8 @@ impl Follower {
             paths: paths.to_vec(),
             configuration: Configuration::new()?,
             watch: Watch::new()?,
+            restless: false,
+            hangup: signal(SignalKind::hangup()).context("cannot take SIGHUP")?,
             generation: 0,
             warned: BTreeSet::new(),
             refused: BTreeSet::new(),
@@ -68,16 +74,22 @@ impl Follower {
         }
     }
 
-    /// Gives the edge every change, until it ends. SIGHUP reads as well, where changes are not told (network file systems).
-    pub(crate) async fn run(mut self, giver: &Giver) -> anyhow::Result<()> {
-        let mut hangup = signal(SignalKind::hangup()).context("cannot take SIGHUP")?;
+    /// Gives the edge every change, until it ends. SIGHUP reads as well, where changes are not told (network file
+    /// systems).
+    pub(crate) async fn run(mut self, giver: &Giver) {
         loop {
+            let changed = async {
+                match self.restless {
+                    true => self.watch.settled().await,
+                    false => self.watch.changed().await,
+                }
+            };
             tokio::select! {
-                () = self.watch.changed() => {}
-                _ = hangup.recv() => info!("reading all files again"),
+                () = changed => {}
+                _ = self.hangup.recv() => info!("reading all files again"),
             }
             if self.reload(giver).await.is_err() {
-                return Ok(());
+                return;
             }
         }
     }
@@ -88,15 +100,15 @@ impl Follower {
         let accepted = match self.configuration.take(texts) {
             Ok(accepted) => accepted,
             Err(faults) => {
-                self.refuse(faults);
+                self.refuse(faults, giver);
                 return Ok(());
             }
         };
         match self.give(giver).await {
-            Ok(()) => {}
+            Ok(()) => giver.tell_stale(false),
             Err(NotEnforced::Ended) => return Err(Ended),
             Err(NotEnforced::Refused(refusals)) => {
-                self.refuse(self.configuration.refused(&refusals));
+                self.refuse(self.configuration.refused(&refusals), giver);
                 return Ok(());
             }
         }
@@ -120,6 +132,7 @@ impl Follower {
         loop {
             let (texts, disturbed) = self.read();
             if !disturbed || reading == READINGS_MAX {
+                self.restless = disturbed;
                 return texts;
             }
             reading += 1;
@@ -149,7 +162,8 @@ impl Follower {
         Ok(())
     }
 
-    fn refuse(&mut self, faults: BTreeSet<Fault>) {
+    fn refuse(&mut self, faults: BTreeSet<Fault>, giver: &Giver) {
+        giver.tell_stale(true);
         if faults == self.refused {
             return;
         }

@@ -42,7 +42,8 @@ async fn run(args: &IngressArgs) -> anyhow::Result<()> {
     let (told, serving) = oneshot::channel();
     let feed = async {
         follower.give_first(&giver).await?;
-        follower.run(&giver).await
+        follower.run(&giver).await;
+        Ok(())
     };
     let hand_on = async {
         if serving.await.is_err() {
