@@ -1,26 +1,37 @@
 //! Bodies on their way through, frame by frame; back-pressure is whoever polls.
 
-use std::collections::VecDeque;
+use std::borrow::Cow;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::HeaderMap;
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use http_body::Body as _;
+use meshgate_codec::Fields;
+use meshgate_codec::http1::clean_trailers;
 
-use crate::headers;
+use crate::http1::{Inbound, Outcome};
+use crate::http2;
 use crate::record::Exchange;
 use crate::serve::OpenExchange;
 use crate::upstream::Held;
 
-/// Why a body ended early.
+/// A piece of a body, or what comes after it.
 #[derive(Debug)]
+pub(crate) enum Frame {
+    Data(Bytes),
+    Trailers(Fields),
+}
+
+/// Why a body ended early.
+#[derive(Debug, Clone)]
 pub(crate) enum BodyError {
     /// The other side's connection or stream failed.
-    Cut(hyper::Error),
+    Cut(Cow<'static, str>),
+    /// What came is no body.
+    Bad(Cow<'static, str>),
+    /// Nothing came for too long.
+    Slow,
     /// Larger than the listener allows.
     TooLarge,
     /// Another attempt took the body over.
@@ -29,19 +40,49 @@ pub(crate) enum BodyError {
 
 impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cut(_) => "the body ended early",
-            Self::TooLarge => "the body is larger than allowed",
-            Self::Superseded => "another attempt took the body over",
-        })
+        match self {
+            Self::Cut(why) => write!(f, "the body ended early: {why}"),
+            Self::Bad(why) => write!(f, "the body is malformed: {why}"),
+            Self::Slow => f.write_str("the body stopped coming"),
+            Self::TooLarge => f.write_str("the body is larger than allowed"),
+            Self::Superseded => f.write_str("another attempt took the body over"),
+        }
     }
 }
 
-impl std::error::Error for BodyError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+impl std::error::Error for BodyError {}
+
+/// A request's body as it comes from the client.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    Empty,
+    Http1(Inbound),
+    Http2(hyper::body::Incoming),
+}
+
+impl Incoming {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         match self {
-            Self::Cut(error) => Some(error),
-            Self::TooLarge | Self::Superseded => None,
+            Self::Empty => Poll::Ready(None),
+            Self::Http1(inbound) => inbound.poll_frame(cx),
+            Self::Http2(incoming) => http2::poll_frame(incoming, cx),
+        }
+    }
+
+    pub(crate) fn is_ended(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Http1(inbound) => inbound.is_ended(),
+            Self::Http2(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    /// Bytes still to come, if that is known.
+    fn length(&self) -> Option<u64> {
+        match self {
+            Self::Empty => Some(0),
+            Self::Http1(inbound) => inbound.length(),
+            Self::Http2(incoming) => incoming.size_hint().exact(),
         }
     }
 }
@@ -54,7 +95,9 @@ pub(crate) enum RequestBody {
     Stream {
         replay: Replay,
         attempt: u32,
+        /// Bytes of what is kept that this attempt has sent.
         position: usize,
+        trailers_sent: bool,
     },
 }
 
@@ -66,14 +109,12 @@ pub(crate) struct Replay(Arc<Mutex<ReplayState>>);
 struct ReplayState {
     incoming: Incoming,
     /// What was sent, as long as it is small enough to be sent again.
-    kept: Vec<Bytes>,
-    kept_bytes: usize,
+    kept: Vec<u8>,
     kept_bytes_max: usize,
     overflowed: bool,
     ended: bool,
-    failed: bool,
-    too_large: bool,
-    trailers: Option<HeaderMap>,
+    failed: Option<BodyError>,
+    trailers: Option<Fields>,
     /// Only the body of this attempt may go on reading.
     attempt: u32,
     bytes: u64,
@@ -82,18 +123,16 @@ struct ReplayState {
 
 impl RequestBody {
     pub(crate) fn new(incoming: Incoming, bytes_max: Option<u64>) -> Self {
-        if incoming.is_end_stream() {
+        if incoming.is_ended() {
             return Self::Empty;
         }
         let replay = Replay(Arc::new(Mutex::new(ReplayState {
             incoming,
             kept: Vec::new(),
-            kept_bytes: 0,
             kept_bytes_max: 0,
             overflowed: false,
             ended: false,
-            failed: false,
-            too_large: false,
+            failed: None,
             trailers: None,
             attempt: 0,
             bytes: 0,
@@ -103,6 +142,7 @@ impl RequestBody {
             replay,
             attempt: 0,
             position: 0,
+            trailers_sent: false,
         }
     }
 
@@ -124,7 +164,7 @@ impl Replay {
     /// The body for another attempt; the former one's ends with an error. `None` when it cannot be sent again.
     pub(crate) fn again(&self) -> Option<RequestBody> {
         let mut state = self.lock();
-        if state.overflowed || state.failed {
+        if state.overflowed || state.failed.is_some() {
             return None;
         }
         state.attempt += 1;
@@ -132,18 +172,13 @@ impl Replay {
             replay: self.clone(),
             attempt: state.attempt,
             position: 0,
+            trailers_sent: false,
         })
     }
 
-    /// All of it was read from the client.
-    pub(crate) fn ended(&self) -> bool {
-        self.lock().ended
-    }
-
     /// Why the client's side failed, if it did.
-    pub(crate) fn client_failed(&self) -> Option<bool> {
-        let state = self.lock();
-        state.failed.then_some(state.too_large)
+    pub(crate) fn client_failed(&self) -> Option<BodyError> {
+        self.lock().failed.clone()
     }
 
     /// Bytes read from the client.
@@ -158,133 +193,124 @@ impl Replay {
 
 impl ReplayState {
     /// The next frame of the client's, kept if there is room.
-    fn poll_client(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.ended {
-            return Poll::Ready(
-                self.trailers
-                    .clone()
-                    .map(|trailers| Ok(Frame::trailers(trailers))),
-            );
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        if let Some(failed) = &self.failed {
+            return Poll::Ready(Some(Err(failed.clone())));
         }
-        if self.too_large {
-            return Poll::Ready(Some(Err(BodyError::TooLarge)));
-        }
-        let frame = std::task::ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        match frame {
+        let frame = match ready!(self.incoming.poll_frame(cx)) {
             None => {
                 self.ended = true;
-                Poll::Ready(None)
+                return Poll::Ready(None);
             }
-            Some(Err(error)) => {
-                self.failed = true;
-                Poll::Ready(Some(Err(BodyError::Cut(error))))
-            }
-            Some(Ok(frame)) => Poll::Ready(Some(self.take(frame))),
+            Some(Ok(frame)) => self.take(frame),
+            Some(Err(error)) => Err(error),
+        };
+        if let Err(error) = &frame {
+            self.failed = Some(error.clone());
         }
+        Poll::Ready(Some(frame))
     }
 
-    fn take(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
-        let data = match frame.into_data() {
-            Ok(data) => data,
-            Err(frame) => {
-                let mut trailers = frame.into_trailers().unwrap_or_default();
-                headers::clean_trailers(&mut trailers);
+    fn take(&mut self, frame: Frame) -> Result<Frame, BodyError> {
+        let data = match frame {
+            Frame::Data(data) => data,
+            Frame::Trailers(mut trailers) => {
+                clean_trailers(&mut trailers);
                 self.ended = true;
                 self.trailers = Some(trailers.clone());
-                return Ok(Frame::trailers(trailers));
+                return Ok(Frame::Trailers(trailers));
             }
         };
         self.bytes += data.len() as u64;
         if self.bytes_max.is_some_and(|max| self.bytes > max) {
-            self.failed = true;
-            self.too_large = true;
             return Err(BodyError::TooLarge);
         }
-        if self.kept_bytes + data.len() > self.kept_bytes_max {
+        if self.kept.len() + data.len() > self.kept_bytes_max {
             self.overflowed = true;
             self.kept = Vec::new();
         } else if !self.overflowed {
-            self.kept_bytes += data.len();
-            self.kept.push(data.clone());
+            self.kept.extend_from_slice(&data);
         }
-        if self.incoming.is_end_stream() {
+        if self.incoming.is_ended() {
             self.ended = true;
         }
-        Ok(Frame::data(data))
+        Ok(Frame::Data(data))
     }
 }
 
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
+impl RequestBody {
+    pub(crate) fn poll_frame(
+        &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame, BodyError>>> {
         let Self::Stream {
             replay,
             attempt,
             position,
-        } = self.get_mut()
+            trailers_sent,
+        } = self
         else {
             return Poll::Ready(None);
         };
-        let mut state = replay.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = replay.lock();
         if state.attempt != *attempt {
             return Poll::Ready(Some(Err(BodyError::Superseded)));
         }
-        if let Some(data) = state.kept.get(*position) {
-            *position += 1;
-            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+        if let Some(data) = state.kept.get(*position..).filter(|data| !data.is_empty()) {
+            let data = Bytes::copy_from_slice(data);
+            *position += data.len();
+            return Poll::Ready(Some(Ok(Frame::Data(data))));
         }
         if state.ended {
             // Trailers once, then the end.
-            let trailers = state.trailers.as_ref().filter(|_| *position != usize::MAX);
-            let frame = trailers.map(|trailers| Ok(Frame::trailers(trailers.clone())));
-            *position = usize::MAX;
+            let trailers = state.trailers.as_ref().filter(|_| !*trailers_sent);
+            let frame = trailers.map(|trailers| Ok(Frame::Trailers(trailers.clone())));
+            *trailers_sent = true;
             return Poll::Ready(frame);
         }
-        let frame = std::task::ready!(state.poll_client(cx));
-        if let Some(Ok(frame)) = &frame {
-            *position = match frame.is_data() {
-                true => state.kept.len(),
-                false => usize::MAX,
-            };
+        let frame = ready!(state.poll_client(cx));
+        match &frame {
+            Some(Ok(Frame::Data(_))) => *position = state.kept.len(),
+            Some(Ok(Frame::Trailers(_))) => *trailers_sent = true,
+            Some(Err(_)) | None => {}
         }
         Poll::Ready(frame)
     }
 
-    fn is_end_stream(&self) -> bool {
+    /// Whether there is nothing more to send.
+    pub(crate) fn is_ended(&self) -> bool {
         match self {
             Self::Empty => true,
             Self::Stream {
-                replay, position, ..
+                replay,
+                position,
+                trailers_sent,
+                ..
             } => {
                 let state = replay.lock();
                 state.ended
                     && *position >= state.kept.len()
-                    && (state.trailers.is_none() || *position == usize::MAX)
+                    && (state.trailers.is_none() || *trailers_sent)
             }
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
+    /// Bytes still to send, if that is known.
+    pub(crate) fn length(&self) -> Option<u64> {
         match self {
-            Self::Empty => SizeHint::with_exact(0),
+            Self::Empty => Some(0),
             Self::Stream {
                 replay, position, ..
             } => {
                 let state = replay.lock();
-                let left: usize = state.kept.iter().skip(*position).map(Bytes::len).sum();
-                let hint = state.incoming.size_hint();
-                match hint.exact() {
-                    Some(exact) => SizeHint::with_exact(exact + left as u64),
-                    None => SizeHint::default(),
-                }
+                let to_come = match (state.ended, &state.trailers) {
+                    // A length would leave no place for them.
+                    (_, Some(_)) => None,
+                    (true, None) => Some(0),
+                    (false, None) => state.incoming.length(),
+                };
+                let left = state.kept.len().saturating_sub(*position);
+                to_come.map(|to_come| to_come + left as u64)
             }
         }
     }
@@ -301,9 +327,13 @@ pub(crate) struct ResponseBody {
 
 #[derive(Debug)]
 enum Source {
-    Own(VecDeque<Frame<Bytes>>),
-    Upstream {
-        incoming: Incoming,
+    Own(Bytes),
+    Http1 {
+        outcome: Box<Outcome>,
+        held: Option<Box<Held>>,
+    },
+    Http2 {
+        incoming: hyper::body::Incoming,
         held: Option<Box<Held>>,
     },
 }
@@ -311,49 +341,121 @@ enum Source {
 impl ResponseBody {
     /// Nothing.
     pub(crate) fn empty() -> Self {
-        Self::own(VecDeque::new())
+        Self::text(Bytes::new())
     }
 
     /// A body of the proxy's own.
     pub(crate) fn text(text: impl Into<Bytes>) -> Self {
-        Self::own(VecDeque::from([Frame::data(text.into())]))
+        Source::Own(text.into()).into()
     }
 
-    fn own(frames: VecDeque<Frame<Bytes>>) -> Self {
-        Self {
-            source: Source::Own(frames),
-            exchange: None,
-            open: None,
-        }
+    /// An endpoint's, by HTTP/1.
+    pub(crate) fn http1(outcome: Box<Outcome>, held: Box<Held>) -> Self {
+        let held = Some(held);
+        Self::from(Source::Http1 { outcome, held }).finished_if_ended()
     }
 
-    /// An endpoint's.
-    pub(crate) fn upstream(incoming: Incoming, held: Box<Held>) -> Self {
-        let mut body = Self {
-            source: Source::Upstream {
-                incoming,
-                held: Some(held),
-            },
-            exchange: None,
-            open: None,
-        };
-        body.finish_if_ended();
-        body
+    /// An endpoint's, by HTTP/2.
+    pub(crate) fn http2(incoming: hyper::body::Incoming, held: Box<Held>) -> Self {
+        let held = Some(held);
+        Self::from(Source::Http2 { incoming, held }).finished_if_ended()
     }
 
     /// The record closes when the body does.
     pub(crate) fn recorded(mut self, exchange: Box<Exchange>) -> Self {
         self.exchange = Some(exchange);
-        if self.is_end_stream() {
+        if self.is_ended() {
             self.close_record();
         }
         self
     }
 
     /// The connection is in use as long as the body is.
-    pub(crate) fn during(mut self, open: Option<OpenExchange>) -> Self {
-        self.open = open;
+    pub(crate) fn during(mut self, open: OpenExchange) -> Self {
+        self.open = Some(open);
         self
+    }
+
+    /// The next piece; `None` after the last. Moves what is left of the request's body on as well.
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, BodyError>>> {
+        let mut frame = match &mut self.source {
+            Source::Own(text) if text.is_empty() => None,
+            Source::Own(text) => Some(Ok(Frame::Data(std::mem::take(text)))),
+            Source::Http1 { outcome, .. } => ready!(outcome.poll_frame(cx)),
+            Source::Http2 { incoming, .. } => ready!(http2::poll_frame(incoming, cx)),
+        };
+        if let Some(Ok(Frame::Trailers(trailers))) = &mut frame {
+            clean_trailers(trailers);
+        }
+        if let (Some(Ok(Frame::Data(data))), Some(exchange)) = (&frame, &mut self.exchange) {
+            exchange.sent(data.len() as u64);
+        }
+        match &frame {
+            Some(Err(_)) => self.cut(),
+            None => self.finish(),
+            Some(Ok(_)) if self.is_ended() => self.finish(),
+            Some(Ok(_)) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    /// Moves what is left of the request's body on, when nobody wants more of the answer at this moment.
+    pub(crate) fn move_request(&mut self, cx: &mut Context<'_>) {
+        // A library's connection does so by itself.
+        if let Source::Http1 { outcome, .. } = &mut self.source {
+            outcome.move_request(cx);
+        }
+    }
+
+    /// Whether there is nothing more to come.
+    pub(crate) fn is_ended(&self) -> bool {
+        match &self.source {
+            Source::Own(text) => text.is_empty(),
+            Source::Http1 { outcome, .. } => outcome.is_ended(),
+            Source::Http2 { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    /// Bytes still to come, if that is known.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match &self.source {
+            Source::Own(text) => Some(text.len() as u64),
+            Source::Http1 { outcome, .. } => outcome.length(),
+            Source::Http2 { incoming, .. } => incoming.size_hint().exact(),
+        }
+    }
+
+    fn finished_if_ended(mut self) -> Self {
+        if self.is_ended() {
+            self.finish();
+        }
+        self
+    }
+
+    /// All of it was read.
+    fn finish(&mut self) {
+        match &mut self.source {
+            Source::Own(_) => {}
+            Source::Http1 { outcome, held } => {
+                if let Some(held) = held.take() {
+                    held.complete(outcome.take_connection());
+                }
+            }
+            Source::Http2 { held, .. } => drop(held.take()),
+        }
+        self.close_record();
+    }
+
+    fn cut(&mut self) {
+        if let Source::Http1 { held, .. } | Source::Http2 { held, .. } = &mut self.source {
+            drop(held.take());
+        }
+        if let Some(exchange) = self.exchange.take() {
+            exchange.cut();
+        }
     }
 
     fn close_record(&mut self) {
@@ -361,80 +463,14 @@ impl ResponseBody {
             exchange.completed();
         }
     }
-
-    fn finish_if_ended(&mut self) {
-        if let Source::Upstream { incoming, held } = &mut self.source
-            && incoming.is_end_stream()
-            && let Some(held) = held.take()
-        {
-            held.complete();
-        }
-    }
 }
 
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        let frame = match &mut this.source {
-            Source::Own(frames) => frames.pop_front().map(Ok),
-            Source::Upstream { incoming, held } => {
-                let frame = std::task::ready!(Pin::new(incoming).poll_frame(cx));
-                match frame {
-                    Some(Err(error)) => {
-                        if let Some(held) = held.take() {
-                            held.cut();
-                        }
-                        if let Some(exchange) = this.exchange.take() {
-                            exchange.cut();
-                        }
-                        return Poll::Ready(Some(Err(BodyError::Cut(error))));
-                    }
-                    Some(Ok(frame)) => Some(Ok(frame)),
-                    None => {
-                        if let Some(held) = held.take() {
-                            held.complete();
-                        }
-                        None
-                    }
-                }
-            }
-        };
-        this.finish_if_ended();
-        if let (Some(Ok(frame)), Some(exchange)) = (&frame, &mut this.exchange)
-            && let Some(data) = frame.data_ref()
-        {
-            exchange.sent(data.len() as u64);
-        }
-        if frame.is_none() || this.is_end_stream() {
-            this.close_record();
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Own(frames) => frames.is_empty(),
-            Source::Upstream { incoming, .. } => incoming.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Own(frames) => {
-                let bytes = frames
-                    .iter()
-                    .filter_map(Frame::data_ref)
-                    .map(Bytes::len)
-                    .sum::<usize>();
-                SizeHint::with_exact(bytes as u64)
-            }
-            Source::Upstream { incoming, .. } => incoming.size_hint(),
+impl From<Source> for ResponseBody {
+    fn from(source: Source) -> Self {
+        Self {
+            source,
+            exchange: None,
+            open: None,
         }
     }
 }

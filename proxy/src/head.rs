@@ -1,26 +1,13 @@
 //! A request and a response as the story sees them, whatever protocol they came by.
 
-use http::{HeaderMap, Method, StatusCode};
+use std::time::Duration;
+
+use http::StatusCode;
+use meshgate_codec::{Fields, Known, Method, Version};
 
 use crate::body::{RequestBody, ResponseBody};
-
-/// The protocol of a message.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Version {
-    Http10,
-    Http11,
-    Http2,
-}
-
-impl Version {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Http10 => "HTTP/1.0",
-            Self::Http11 => "HTTP/1.1",
-            Self::Http2 => "HTTP/2",
-        }
-    }
-}
+use crate::io::Io;
+use crate::upstream::Held;
 
 /// A request that was judged well-formed.
 #[derive(Debug)]
@@ -35,21 +22,12 @@ pub(crate) struct Request {
     pub(crate) target: Box<str>,
     /// Length of the path's part of `target`.
     pub(crate) path_end: usize,
-    pub(crate) headers: HeaderMap,
+    pub(crate) fields: Fields,
     pub(crate) body: RequestBody,
-    /// Set when the client asks to change the protocol (`Upgrade`, or extended CONNECT).
-    pub(crate) upgrade: Option<Upgrade>,
+    /// The protocol that the client asks to change to.
+    pub(crate) upgrade: Option<Box<str>>,
     /// The original destination and its protocol, from a proxy of the mesh.
     pub(crate) destination: Option<Destination>,
-}
-
-/// A request to change the protocol.
-#[derive(Debug)]
-pub(crate) struct Upgrade {
-    /// The value of `Upgrade` or `:protocol`.
-    pub(crate) protocol: http::HeaderValue,
-    /// The client's bytes once the change is agreed.
-    pub(crate) client: hyper::upgrade::OnUpgrade,
 }
 
 /// Where a request of the mesh goes: port and protocol of the application.
@@ -71,20 +49,32 @@ impl Request {
     }
 
     pub(crate) fn is_grpc(&self) -> bool {
-        is_grpc(&self.headers)
+        is_grpc(&self.fields)
     }
 }
 
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers
-        .get(http::header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+pub(crate) fn is_grpc(fields: &Fields) -> bool {
+    fields
+        .get(Known::ContentType)
+        .is_some_and(|kind| kind.starts_with(b"application/grpc"))
 }
 
 /// A response on its way to the client.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
+    pub(crate) fields: Fields,
     pub(crate) body: ResponseBody,
+    /// The connection ends with this answer.
+    pub(crate) closes: bool,
+}
+
+/// What an endpoint agreed to change the protocol with.
+#[derive(Debug)]
+pub(crate) struct Switch {
+    pub(crate) protocol: Box<str>,
+    pub(crate) upstream: Io,
+    /// Silence that ends it.
+    pub(crate) idle: Option<Duration>,
+    pub(crate) held: Box<Held>,
 }

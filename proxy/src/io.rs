@@ -27,8 +27,29 @@ enum Stream {
 impl Io {
     /// Puts bytes back that were read to find out what this is.
     pub(crate) fn with_ahead(mut self, ahead: Bytes) -> Self {
+        debug_assert!(
+            self.ahead.is_empty(),
+            "bytes are put back once they were taken"
+        );
         self.ahead = ahead;
         self
+    }
+
+    /// The peer will see a reset instead of an end. TLS says by itself that the end is missing.
+    pub(crate) fn reset_on_close(&self) {
+        if let Stream::Tcp(stream) = &self.stream {
+            // Failing leaves the ordinary end.
+            let _ = stream.set_zero_linger();
+        }
+    }
+
+    /// Whether there is something to read, the end included. A byte of it may be lost. Of others than TCP nobody knows.
+    pub(crate) fn has_input(&self) -> bool {
+        let Stream::Tcp(stream) = &self.stream else {
+            return true;
+        };
+        let nothing = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        !self.ahead.is_empty() || !stream.try_read(&mut [0]).is_err_and(nothing)
     }
 
     pub(crate) fn tunnel(upgraded: hyper::upgrade::Upgraded) -> Self {

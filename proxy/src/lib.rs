@@ -2,16 +2,20 @@
 //!
 //! A request's life is one story, told once in `story` for HTTP/1 and HTTP/2, edge and mesh, inbound and outbound:
 //! identify → route → permit → pick → forward → record. An owner builds an [`Engine`], gives it [`Snapshot`]s and
-//! [`Listener`]s, and lets it run. Nothing outside this crate knows which HTTP library is inside.
+//! [`Listener`]s, and lets it run. Nothing outside this crate knows what speaks HTTP inside: HTTP/1 is its own, in
+//! `http1`, with the bytes judged by `meshgate-codec`; HTTP/2 is hyper's. Both meet in one form, in `head` and `body`.
 
 mod admin;
 mod body;
 pub mod clock;
+mod date;
 mod detect;
 mod engine;
 mod failure;
 mod head;
 mod headers;
+mod http1;
+mod http2;
 mod io;
 pub mod limits;
 pub mod listen;
@@ -23,6 +27,7 @@ mod reply;
 mod serve;
 pub mod service;
 pub mod snapshot;
+mod stall;
 mod story;
 mod tcp;
 pub mod tls;

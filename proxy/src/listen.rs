@@ -121,3 +121,5 @@ pub(crate) const URI_BYTES_MAX: usize = 8 * 1024;
 pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Most fields of a head.
 pub(crate) const HEADERS_MAX: usize = 100;
+/// Longest field of a head.
+pub(crate) const FIELD_BYTES_MAX: usize = 16 * 1024;

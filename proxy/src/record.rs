@@ -4,8 +4,9 @@ mod exchange;
 mod line;
 
 use std::io::Write;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 pub(crate) use exchange::Exchange;
 pub(crate) use line::Line;
@@ -21,43 +22,75 @@ pub enum RecordFormat {
     Text,
 }
 
-/// Lines that wait for the writer; what comes while it is full is counted and dropped, because a slow disk must not
-/// slow a request.
-const LINES_WAITING_MAX: usize = 4096;
+/// Lines that wait for the writer, in bytes; what comes while it is full is counted and dropped, because a slow disk
+/// must not slow a request.
+const WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A line waits so long for company: the writer is woken, and the kernel asked, once for all of them.
+const GATHER: Duration = Duration::from_millis(20);
+/// Room that is kept for the next lines.
+const KEPT_BYTES_MAX: usize = 256 * 1024;
 
 /// Where records go.
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    lines: Option<SyncSender<Line>>,
+    writer: Option<Writer>,
     metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    format: RecordFormat,
+    tray: Arc<Tray>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Between those who write lines and the one who writes them out.
+#[derive(Debug, Default)]
+struct Tray {
+    waiting: Mutex<Waiting>,
+    filled: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    text: Vec<u8>,
+    closed: bool,
 }
 
 impl Recorder {
     /// Starts the writer, which ends when the recorder is dropped. Without a format, or without a thread, there are
     /// no records.
     pub(crate) fn start(format: Option<RecordFormat>, metrics: Arc<Metrics>) -> Self {
-        let lines = format.and_then(|format| {
-            let (sender, receiver) = sync_channel(LINES_WAITING_MAX);
+        let writer = format.and_then(|format| {
+            let tray = Arc::new(Tray::default());
+            let filled = tray.clone();
             std::thread::Builder::new()
                 .name("records".into())
                 .stack_size(256 * 1024)
-                .spawn(move || write_lines(format, &receiver))
-                .map(|_| sender)
+                .spawn(move || filled.empty_to(&std::io::stdout()))
+                .map(|thread| Writer {
+                    format,
+                    tray,
+                    thread: Some(thread),
+                })
                 .map_err(
                     |error| tracing::error!(%error, "cannot start the writer of access records"),
                 )
                 .ok()
         });
-        Self { lines, metrics }
+        Self { writer, metrics }
     }
 
     pub(crate) fn is_on(&self) -> bool {
-        self.lines.is_some()
+        self.writer.is_some()
     }
 
-    pub(crate) fn write(&self, line: Line) {
-        if let Some(lines) = &self.lines
-            && lines.try_send(line).is_err()
+    pub(crate) fn write(&self, line: &Line) {
+        if let Some(writer) = &self.writer
+            && !writer.tray.put(|out| match writer.format {
+                RecordFormat::Json => line.write_json(out),
+                RecordFormat::Text => line.write_text(out),
+            })
         {
             self.metrics.records_lost.inc();
         }
@@ -68,17 +101,91 @@ impl Recorder {
     }
 }
 
-fn write_lines(format: RecordFormat, lines: &Receiver<Line>) {
-    let mut text = String::new();
-    while let Ok(first) = lines.recv() {
-        text.clear();
-        for line in std::iter::once(first).chain(lines.try_iter().take(256)) {
-            match format {
-                RecordFormat::Json => line.write_json(&mut text),
-                RecordFormat::Text => line.write_text(&mut text),
-            }
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.tray.lock().closed = true;
+        self.tray.filled.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // It did what it could.
+            let _ = thread.join();
         }
-        // Nobody reads any more: the proxy's work goes on without.
-        let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    }
+}
+
+impl Tray {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds what `write` writes; false when there is no room.
+    fn put(&self, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let mut waiting = self.lock();
+        if waiting.text.len() >= WAITING_BYTES_MAX {
+            return false;
+        }
+        let first = waiting.text.is_empty();
+        write(&mut waiting.text);
+        drop(waiting);
+        if first {
+            self.filled.notify_one();
+        }
+        true
+    }
+
+    /// Writes out what comes, until the tray is closed and empty.
+    fn empty_to(&self, mut out: impl Write) {
+        let mut text = Vec::new();
+        loop {
+            let waiting = self
+                .filled
+                .wait_while(self.lock(), |waiting| {
+                    waiting.text.is_empty() && !waiting.closed
+                })
+                .unwrap_or_else(PoisonError::into_inner);
+            if !waiting.closed {
+                drop(waiting);
+                std::thread::sleep(GATHER);
+            } else if waiting.text.is_empty() {
+                return;
+            } else {
+                drop(waiting);
+            }
+            std::mem::swap(&mut text, &mut self.lock().text);
+            // Nobody reads any more: the proxy's work goes on without.
+            let _ = out.write_all(&text);
+            text.clear();
+            text.shrink_to(KEPT_BYTES_MAX);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_out_whole_and_in_order_and_the_last_before_the_end() {
+        let tray = Arc::new(Tray::default());
+        let filled = tray.clone();
+        let writer = std::thread::spawn(move || {
+            let mut out = Vec::new();
+            filled.empty_to(&mut out);
+            out
+        });
+        for number in 0..1000 {
+            assert!(tray.put(|out| out.extend_from_slice(format!("{number}\n").as_bytes())));
+        }
+        tray.lock().closed = true;
+        tray.filled.notify_one();
+        let expected: String = (0..1000).map(|number| format!("{number}\n")).collect();
+        assert_eq!(String::from_utf8(writer.join().unwrap()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_reader_that_is_too_slow_loses_lines_and_holds_nobody_up() {
+        let tray = Tray::default();
+        let line = [b'x'; 1024];
+        let taken = (0..8 * 1024).filter(|_| tray.put(|out| out.extend_from_slice(&line)));
+        assert_eq!(taken.count(), WAITING_BYTES_MAX / line.len());
     }
 }

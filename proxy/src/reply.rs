@@ -1,18 +1,13 @@
 //! Answers that the proxy makes itself.
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, StatusCode};
+use http::StatusCode;
+use meshgate_codec::{Fields, Known};
 use serde_json::json;
 
 use crate::body::ResponseBody;
 use crate::failure::{Failure, Limited, Reason};
 use crate::head::{Response, is_grpc};
-
-static MESHGATE_REASON: HeaderName = HeaderName::from_static("meshgate-reason");
-static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+use crate::headers::set;
 
 /// How a client wants to be told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,69 +19,69 @@ pub(crate) enum Manner {
 
 impl Manner {
     /// From the request's fields.
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
-        if is_grpc(headers) {
+    pub(crate) fn of(fields: &Fields) -> Self {
+        if is_grpc(fields) {
             return Self::Grpc;
         }
-        let wants_json = headers
-            .get_all(header::ACCEPT)
-            .iter()
-            .any(|accept| accept.as_bytes().windows(4).any(|part| part == b"json"));
+        let wants_json = fields
+            .all("accept")
+            .any(|accept| accept.windows(4).any(|part| part == b"json"));
         if wants_json { Self::Json } else { Self::Text }
     }
 }
 
 /// The answer to a request that failed.
 pub(crate) fn to_failure(failure: &Failure, manner: Manner) -> Response {
-    let mut headers = HeaderMap::with_capacity(8);
-    headers.insert(&MESHGATE_REASON, field(&failure.to_string()));
+    let mut fields = Fields::default();
+    set(&mut fields, "meshgate-reason", &clean(&failure.to_string()));
     if let Some(limited) = &failure.limited {
-        add_limit_fields(&mut headers, limited);
-    }
-    if closes(failure.reason) {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        add_limit_fields(&mut fields, limited);
     }
     if failure.reason == Reason::MethodNotAllowed {
-        let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-        headers.insert(header::ALLOW, allowed);
+        set(
+            &mut fields,
+            "allow",
+            b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+        );
     }
-    let status = failure.status();
-    if manner == Manner::Grpc {
-        return grpc(failure, headers);
-    }
-    let (kind, body) = match manner {
+    let (status, body) = match manner {
+        Manner::Grpc => {
+            // Trailers-only: gRPC clients look at nothing else.
+            set(&mut fields, Known::ContentType, b"application/grpc");
+            let code = grpc_status(failure.reason).to_string();
+            set(&mut fields, "grpc-status", code.as_bytes());
+            let message = percent_encoded(&failure.to_string());
+            set(&mut fields, "grpc-message", &clean(&message));
+            (StatusCode::OK, String::new())
+        }
         Manner::Json => {
+            set(&mut fields, Known::ContentType, b"application/json");
             let body = json!({
-                "status": status.as_u16(),
+                "status": failure.status().as_u16(),
                 "reason": failure.reason.as_str(),
                 "detail": failure.detail,
             });
-            ("application/json", format!("{body}\n"))
+            (failure.status(), format!("{body}\n"))
         }
-        _ => ("text/plain; charset=utf-8", format!("{failure}\n")),
+        Manner::Text => {
+            set(
+                &mut fields,
+                Known::ContentType,
+                b"text/plain; charset=utf-8",
+            );
+            (failure.status(), format!("{failure}\n"))
+        }
     };
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    set(
+        &mut fields,
+        Known::ContentLength,
+        body.len().to_string().as_bytes(),
+    );
     Response {
         status,
-        headers,
+        fields,
         body: ResponseBody::text(body),
-    }
-}
-
-/// A trailers-only reply: gRPC clients look at nothing else.
-fn grpc(failure: &Failure, mut headers: HeaderMap) -> Response {
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/grpc"),
-    );
-    headers.insert(&GRPC_STATUS, HeaderValue::from(grpc_status(failure.reason)));
-    headers.insert(&GRPC_MESSAGE, field(&percent_encoded(&failure.to_string())));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
-    Response {
-        status: StatusCode::OK,
-        headers,
-        body: ResponseBody::empty(),
+        closes: closes(failure.reason),
     }
 }
 
@@ -114,7 +109,7 @@ fn percent_encoded(text: &str) -> String {
 }
 
 /// draft-ietf-httpapi-ratelimit-headers-11: both fields are lists of named items with integer parameters.
-fn add_limit_fields(headers: &mut HeaderMap, limited: &Limited) {
+fn add_limit_fields(fields: &mut Fields, limited: &Limited) {
     let seconds = |duration: std::time::Duration| {
         let whole = duration.as_secs();
         (whole + u64::from(duration.subsec_nanos() > 0)).max(1)
@@ -125,17 +120,20 @@ fn add_limit_fields(headers: &mut HeaderMap, limited: &Limited) {
         .filter(|c| matches!(c, ' '..='~') && !matches!(c, '"' | '\\'))
         .collect();
     let retry_after = seconds(limited.retry_after);
-    headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
+    set(
+        fields,
+        Known::RetryAfter,
+        retry_after.to_string().as_bytes(),
+    );
     let window = seconds(limited.window);
     let policy = format!("\"{name}\";q={};w={window}", limited.quota);
-    headers.insert(&RATE_LIMIT_POLICY, field(&policy));
-    headers.insert(
-        &RATE_LIMIT,
-        field(&format!("\"{name}\";r=0;t={retry_after}")),
-    );
+    set(fields, "ratelimit-policy", &clean(&policy));
+    let left = format!("\"{name}\";r=0;t={retry_after}");
+    set(fields, "ratelimit", &clean(&left));
 }
 
-/// After these nobody knows where the next request would begin, or the client shall not send the rest.
+/// After these nobody knows where the next request would begin (what follows CONNECT is for a tunnel), or the client
+/// shall not send the rest.
 fn closes(reason: Reason) -> bool {
     matches!(
         reason,
@@ -143,23 +141,17 @@ fn closes(reason: Reason) -> bool {
             | Reason::HeadersTooLarge
             | Reason::UriTooLong
             | Reason::BodyTooLarge
+            | Reason::MethodNotAllowed
             | Reason::ClientTimeout
             | Reason::Draining
     )
 }
 
 /// Text as a field value; what a field cannot say is left out.
-fn field(text: &str) -> HeaderValue {
-    let clean: String = text.chars().filter(|c| matches!(c, ' '..='~')).collect();
-    HeaderValue::from_str(&clean).unwrap_or_else(|_| HeaderValue::from_static("unprintable"))
-}
-
-/// `OPTIONS`, `HEAD` and others whose second sending changes nothing (RFC 9110 §9.2.2).
-pub(crate) fn is_idempotent(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    )
+fn clean(text: &str) -> Vec<u8> {
+    text.bytes()
+        .filter(|byte| matches!(byte, b' '..=b'~'))
+        .collect()
 }
 
 #[cfg(test)]
@@ -194,7 +186,7 @@ mod tests {
             ("meshgate-reason", "rate-limited; per-client"),
         ];
         for (name, value) in expected {
-            assert_eq!(response.headers[name], value, "{name}");
+            assert_eq!(response.fields.get(name), Some(value.as_bytes()), "{name}");
         }
     }
 
@@ -202,7 +194,10 @@ mod tests {
     fn grpc_clients_get_a_grpc_status() {
         let response = to_failure(&refused(), Manner::Grpc);
         assert_eq!(response.status, 200);
-        assert_eq!(response.headers["grpc-status"], "8");
-        assert_eq!(response.headers["grpc-message"], "rate-limited; per-client");
+        assert_eq!(response.fields.get("grpc-status"), Some("8".as_bytes()));
+        assert_eq!(
+            response.fields.get("grpc-message"),
+            Some("rate-limited; per-client".as_bytes())
+        );
     }
 }

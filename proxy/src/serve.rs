@@ -1,27 +1,29 @@
 //! Connections from clients: what each is, and the protocol it is served with.
 
-mod chunked;
-mod framing;
+mod exchanges;
 mod http;
+mod http1;
+mod http2;
 mod mesh;
 mod redirected;
-mod stall;
-mod strict;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use ::http::HeaderMap;
-use ::http::header::{HeaderValue, SERVER};
+use meshgate_codec::{Fields, Known};
 use meshgate_routing::WorkloadId;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use http::{serve_http1, serve_http2};
-pub(crate) use strict::OpenExchange;
+pub(crate) use exchanges::OpenExchange;
+pub(crate) use http1::serve_http1;
+pub(crate) use http2::serve_http2;
 
+use crate::clock;
 use crate::engine::Shared;
 use crate::head::Destination;
+use crate::headers::set;
 use crate::io::Io;
 use crate::listen::{ListenerKind, ListenerLimits};
 use crate::worker::Tasks;
@@ -88,9 +90,9 @@ impl Direction {
     }
 
     /// Every answer of the edge says who gave it; a sidecar leaves the application's answers alone.
-    pub(crate) fn sign(self, headers: &mut HeaderMap) {
-        if self == Self::Edge && !headers.contains_key(SERVER) {
-            headers.insert(SERVER, HeaderValue::from_static("meshgate"));
+    pub(crate) fn sign(self, fields: &mut Fields) {
+        if self == Self::Edge && !fields.contains(Known::Server) {
+            set(fields, Known::Server, b"meshgate");
         }
     }
 }
@@ -172,4 +174,10 @@ pub(crate) async fn serve(
         }
         ListenerKind::InboundMtls => mesh::serve(connection, stream).await,
     }
+}
+
+/// How old a connection may become: spread, so that those made together do not end together.
+fn retirement(limits: &ListenerLimits) -> Duration {
+    let jitter = 0.9 + 0.2 * (clock::chance() >> 11) as f64 / (1_u64 << 53) as f64;
+    limits.age_max.mul_f64(jitter)
 }

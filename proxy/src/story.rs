@@ -6,45 +6,68 @@
 mod forward;
 mod identify;
 mod permit;
+mod received;
 mod route;
 
 use std::sync::Arc;
 
+use http::StatusCode;
+use meshgate_codec::Method;
+
 pub(crate) use identify::parse_destination;
 pub(crate) use permit::permit_tcp;
+pub(crate) use received::Received;
 pub(crate) use route::{Route, route_tcp};
 
+use crate::body::ResponseBody;
 use crate::failure::Failure;
-use crate::head::Response;
+use crate::head::{Response, Switch};
 use crate::record::Exchange;
 use crate::reply::{self, Manner};
 use crate::serve::Connection;
 
-/// A request as the HTTP library gives it.
-pub(crate) type Received = hyper::Request<hyper::body::Incoming>;
+/// How a story ends.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Response(Response),
+    /// The head to send, and what bytes are exchanged with after it.
+    Switch(Response, Box<Switch>),
+}
 
 /// Answers a request. Every way out is recorded.
-pub(crate) async fn answer(connection: &Arc<Connection>, received: Received) -> Response {
-    let manner = Manner::of(received.headers());
-    let is_head = received.method() == http::Method::HEAD;
-    let protocol = identify::version(&received).name();
-    let mut exchange = Exchange::open(connection, protocol);
-    let mut response = match tell(connection, received, &mut exchange).await {
-        Ok(response) => response,
+pub(crate) async fn answer(connection: &Arc<Connection>, received: Received) -> Answer {
+    let manner = Manner::of(&received.fields);
+    let is_head = received.method == Method::Head;
+    let mut exchange = Exchange::open(connection, received.version.as_str());
+    let answer = match tell(connection, received, &mut exchange).await {
+        Ok(answer) => answer,
         Err(failure) => {
             exchange.failed(&failure);
-            reply::to_failure(&failure, manner)
+            Answer::Response(reply::to_failure(&failure, manner))
         }
     };
-    connection.direction.sign(&mut response.headers);
-    if is_head {
-        exchange.completed();
-        return response;
+    let (mut response, switch) = match answer {
+        Answer::Response(response) => (response, None),
+        Answer::Switch(response, switch) => (response, Some(switch)),
+    };
+    connection.direction.sign(&mut response.fields);
+    match is_head || is_bodyless(response.status) {
+        true => {
+            // Whatever follows the head from an endpoint or from us, the client must not get.
+            response.body = ResponseBody::empty();
+            exchange.completed();
+        }
+        false => response.body = response.body.recorded(exchange),
     }
-    Response {
-        body: response.body.recorded(exchange),
-        ..response
+    match switch {
+        None => Answer::Response(response),
+        Some(switch) => Answer::Switch(response, switch),
     }
+}
+
+/// Answers that end with their heads (RFC 9110 §6.4.1).
+fn is_bodyless(status: StatusCode) -> bool {
+    status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
 }
 
 /// The story itself.
@@ -52,14 +75,15 @@ async fn tell(
     connection: &Arc<Connection>,
     received: Received,
     exchange: &mut Exchange,
-) -> Result<Response, Failure> {
+) -> Result<Answer, Failure> {
     let snapshot = connection.shared.snapshot.load_full();
     let request = identify::identify(connection, &snapshot, received, exchange)?;
     let route = route::route(connection, &snapshot, &request)?;
     exchange.routed(&route.origin, route.service.name());
     permit::permit(connection, &snapshot, &route, &request).await?;
     // Picks an endpoint for each attempt.
-    let response = forward::forward(connection, &route, request, exchange).await?;
-    exchange.answered(response.status.as_u16());
-    Ok(response)
+    let answer = forward::forward(connection, &route, request, exchange).await?;
+    let (Answer::Response(head) | Answer::Switch(head, _)) = &answer;
+    exchange.answered(head.status.as_u16());
+    Ok(answer)
 }

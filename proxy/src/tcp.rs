@@ -12,12 +12,13 @@ use tokio::io::AsyncReadExt;
 use crate::clock::{chance, now};
 use crate::detect::{Detected, Spoken, detect_after};
 use crate::failure::{Failure, Reason, Retry, Side, Step};
+use crate::head::Switch;
 use crate::io::Io;
 use crate::record::Exchange;
 use crate::serve::{Connection, serve_http1, serve_http2};
 use crate::service::{NoPick, Pass, Picked};
 use crate::story::{Route, permit_tcp, route_tcp};
-use crate::upstream::{Dialer, Held, Inside, StreamPlace, overload, tunnel};
+use crate::upstream::{Dialer, Inside, StreamPlace, overload, tunnel};
 use relay::{Relayed, relay};
 
 /// A TCP connection: the story of a request, for bytes.
@@ -217,29 +218,11 @@ pub(crate) async fn tunnel_to(
 }
 
 /// Both ends of an exchange agreed on another protocol.
-pub(crate) fn relay_upgraded(
-    connection: &Arc<Connection>,
-    client: hyper::upgrade::OnUpgrade,
-    upstream: hyper::upgrade::OnUpgrade,
-    idle: Option<Duration>,
-    held: Box<Held>,
-) {
-    let connection = connection.clone();
-    let tasks = connection.tasks.clone();
-    tasks.spawn_connection(async move {
-        let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else {
-            return;
-        };
-        let relayed = relay(
-            Io::tunnel(client),
-            Io::tunnel(upstream),
-            idle,
-            &connection.drain,
-        )
-        .await;
-        let metrics = &connection.shared.metrics;
-        metrics.bytes(connection.direction.name(), "in", relayed.from_client);
-        metrics.bytes(connection.direction.name(), "out", relayed.to_client);
-        held.cut();
-    });
+pub(crate) async fn relay_upgraded(connection: &Connection, client: Io, switch: Switch) {
+    // The endpoint's load and limits count it to the end.
+    let _held = switch.held;
+    let relayed = relay(client, switch.upstream, switch.idle, &connection.drain).await;
+    let metrics = &connection.shared.metrics;
+    metrics.bytes(connection.direction.name(), "in", relayed.from_client);
+    metrics.bytes(connection.direction.name(), "out", relayed.to_client);
 }

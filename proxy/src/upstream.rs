@@ -5,7 +5,7 @@ mod exchange;
 mod pool;
 
 pub(crate) use connect::{Dialer, overload};
-pub(crate) use exchange::{Attempt, Held, Inside, Upgraded, attempt, tunnel};
+pub(crate) use exchange::{Attempt, Held, Inside, Upgraded, attempt, malformed, tunnel};
 pub(crate) use pool::{Pool, StreamPlace};
 
 /// How an endpoint is spoken to.

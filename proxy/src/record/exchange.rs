@@ -10,7 +10,7 @@ use crate::body::Replay;
 use crate::clock;
 use crate::engine::Shared;
 use crate::failure::{Failure, Reason};
-use crate::metrics::RequestLabels;
+use crate::metrics::{RequestLabels, Spent};
 use crate::serve::Connection;
 
 /// One exchange, open until dropped.
@@ -45,10 +45,7 @@ impl Exchange {
     /// What was asked. Only worth its copies when somebody reads records.
     pub(crate) fn asked(&mut self, method: &str, host: &str, path: &str, request_id: &str) {
         if self.shared.recorder.is_on() {
-            self.line.method = method.into();
-            self.line.host = host.into();
-            self.line.path = path.into();
-            self.line.request_id = request_id.into();
+            self.line.ask(method, host, path, request_id);
         }
     }
 
@@ -130,9 +127,9 @@ impl Drop for Exchange {
         self.line.took = clock::now().since(self.started);
         let metrics = self.shared.recorder.metrics();
         let line = &self.line;
-        metrics.bytes(line.direction, "in", line.bytes_in);
-        metrics.bytes(line.direction, "out", line.bytes_out);
         if self.is_tcp() {
+            metrics.bytes(line.direction, "in", line.bytes_in);
+            metrics.bytes(line.direction, "out", line.bytes_out);
             metrics.tcp(line.direction, &line.service, &line.peer, line.reason);
         } else {
             let labels = RequestLabels {
@@ -143,12 +140,15 @@ impl Drop for Exchange {
                 status: line.status,
                 reason: line.reason,
             };
-            metrics.request(labels, line.took);
+            let spent = Spent {
+                took: line.took,
+                bytes_in: line.bytes_in,
+                bytes_out: line.bytes_out,
+            };
+            metrics.request(labels, spent);
         }
         if self.shared.recorder.is_on() {
-            let nothing = self.shared.nothing.clone();
-            let line = std::mem::replace(&mut self.line, Line::blank(nothing));
-            self.shared.recorder.write(line);
+            self.shared.recorder.write(&self.line);
         }
     }
 }

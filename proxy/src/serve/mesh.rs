@@ -3,19 +3,19 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
+use meshgate_codec::Fields;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::http::{serve_http1, serve_http2};
-use super::{Connection, Direction, Peer};
+use super::{Connection, Direction, Peer, serve_http1, serve_http2};
 use crate::body::ResponseBody;
 use crate::failure::{Failure, Reason};
 use crate::head::{Destination, Response};
 use crate::headers::DESTINATION;
 use crate::io::Io;
 use crate::reply::{self, Manner};
-use crate::story::{Received, answer, parse_destination};
+use crate::story::{Answer, Received, answer, parse_destination};
 
 /// Port 15008. Whoever does not prove an identity of the mesh gets no answer.
 pub(super) async fn serve(mut connection: Connection, stream: TcpStream) {
@@ -47,26 +47,36 @@ pub(super) async fn serve(mut connection: Connection, stream: TcpStream) {
     serve_http2(connection, Io::from(stream)).await;
 }
 
+/// A request as the HTTP/2 library gives it.
+pub(super) type Message = hyper::Request<hyper::body::Incoming>;
+
 /// A stream of an HTTP/2 connection: a tunnel from another proxy, or a request.
-pub(super) async fn tunnel_or_answer(connection: &Arc<Connection>, received: Received) -> Response {
+pub(super) async fn tunnel_or_answer(connection: &Arc<Connection>, message: Message) -> Response {
     let is_tunnel = connection.from_mesh
         && connection.direction == Direction::Inbound
-        && received.method() == Method::CONNECT;
-    if !is_tunnel {
-        return answer(connection, received).await;
+        && message.method() == Method::CONNECT;
+    if is_tunnel {
+        return match tunnel(connection, message).await {
+            Ok(()) => Response {
+                status: StatusCode::OK,
+                fields: Fields::default(),
+                body: ResponseBody::empty(),
+                closes: false,
+            },
+            Err(failure) => reply::to_failure(&failure, Manner::Text),
+        };
     }
-    match tunnel(connection, received).await {
-        Ok(()) => Response {
-            status: StatusCode::OK,
-            headers: HeaderMap::new(),
-            body: ResponseBody::empty(),
-        },
-        Err(failure) => reply::to_failure(&failure, Manner::Text),
+    let received = match Received::from_http2(message) {
+        Ok(received) => received,
+        Err(failure) => return reply::to_failure(&failure, Manner::Text),
+    };
+    match answer(connection, received).await {
+        Answer::Response(response) | Answer::Switch(response, _) => response,
     }
 }
 
 /// Agrees to a tunnel; what it carries is served by a task of its own once the agreement is sent.
-async fn tunnel(connection: &Arc<Connection>, mut received: Received) -> Result<(), Failure> {
+async fn tunnel(connection: &Arc<Connection>, mut received: Message) -> Result<(), Failure> {
     let bad = |detail| Failure::downstream(Reason::BadRequest, detail);
     let port = received
         .uri()
@@ -76,7 +86,7 @@ async fn tunnel(connection: &Arc<Connection>, mut received: Received) -> Result<
         .ok_or_else(|| bad("CONNECT without a port"))?;
     let inside = received
         .headers()
-        .get(&DESTINATION)
+        .get(DESTINATION)
         .and_then(|value| parse_destination(value.to_str().ok()?));
     let client = hyper::upgrade::on(&mut received);
     match inside {

@@ -8,8 +8,7 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::{Ip6tOriginalDst, OriginalDst};
 use tokio::net::TcpStream;
 
-use super::http::{serve_http1, serve_http2};
-use super::{Connection, Direction};
+use super::{Connection, Direction, serve_http1, serve_http2};
 use crate::detect::{Detected, Spoken, detect};
 use crate::io::Io;
 use crate::listen::OriginalDestination;

@@ -3,20 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
-use http::header::{self, HeaderValue};
+use http::StatusCode;
+use meshgate_codec::http1::strip_hop_by_hop;
+use meshgate_codec::{Fields, Known};
 use meshgate_routing::upstream::breaker::Change;
 use meshgate_routing::upstream::{FailureKind, Safety};
 
-use super::Route;
-use crate::body::{Replay, RequestBody, ResponseBody};
+use super::{Answer, Route};
+use crate::body::{BodyError, Replay, RequestBody, ResponseBody};
 use crate::clock::{chance, now};
 use crate::failure::{Failure, Reason, Retry, Side, Step};
-use crate::head::{Request, Response};
+use crate::head::{Request, Response, Switch};
 use crate::record::Exchange;
 use crate::serve::{Connection, Direction};
 use crate::service::{Endpoint, NoPick, Pass, Picked, Service};
-use crate::upstream::{self, Attempt, Dialer, Held, Upgraded, Wire};
+use crate::upstream::{self, Attempt, Dialer, Upgraded, Wire};
 
 /// At the edge even a service without a timeout of its own has one, so that nobody's connection hangs for ever.
 const EDGE_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
@@ -26,7 +27,7 @@ pub(super) async fn forward(
     route: &Route,
     mut request: Request,
     exchange: &mut Exchange,
-) -> Result<Response, Failure> {
+) -> Result<Answer, Failure> {
     let policy = route.service.policy();
     let limits = &policy.limits;
     let live = route.service.live();
@@ -36,7 +37,7 @@ pub(super) async fn forward(
         .await
         .map_err(|refusal| upstream::overload("requests", refusal))?;
     live.count_request(now());
-    let upgrade = request.upgrade.is_some();
+    let upgrade = request.upgrade.clone();
     let attempts = attempts(connection, route, &mut request, exchange, Arc::new(place));
     let patience = match connection.direction {
         Direction::Edge => policy.request_timeout.or(Some(EDGE_REQUEST_TIMEOUT)),
@@ -49,19 +50,58 @@ pub(super) async fn forward(
         None => attempts.await,
     }?;
     match answer {
-        Upgraded::No(response) => Ok(response),
+        Upgraded::No(response) => Ok(Answer::Response(response)),
         Upgraded::Yes {
-            headers,
+            head,
             upstream,
             held,
-        } if upgrade => Ok(switch(connection, route, request, headers, upstream, held)),
-        Upgraded::Yes { .. } => Err(Failure::new(
-            Side::Upstream,
-            Step::Exchange,
-            Reason::UpstreamProtocol,
-            "the endpoint changed the protocol unasked",
-        )),
+        } => match upgrade {
+            Some(protocol) => {
+                let idle = policy.idle_timeout;
+                let (response, protocol) = agreement(head, protocol)?;
+                let switch = Switch {
+                    protocol,
+                    upstream,
+                    idle,
+                    held,
+                };
+                Ok(Answer::Switch(response, Box::new(switch)))
+            }
+            None => Err(Failure::new(
+                Side::Upstream,
+                Step::Exchange,
+                Reason::UpstreamProtocol,
+                "the endpoint changed the protocol unasked",
+            )),
+        },
     }
+}
+
+/// What the client is told when the endpoint changes the protocol.
+fn agreement(mut fields: Fields, asked: Box<str>) -> Result<(Response, Box<str>), Failure> {
+    let protocol = match fields.get(Known::Upgrade) {
+        Some(said) => chosen(&asked, said).ok_or_else(|| {
+            upstream::malformed("the endpoint changed to a protocol that nobody asked for".into())
+        })?,
+        None => asked,
+    };
+    strip_hop_by_hop(&mut fields).map_err(|error| upstream::malformed(error.to_string()))?;
+    let response = Response {
+        status: StatusCode::SWITCHING_PROTOCOLS,
+        fields,
+        body: ResponseBody::empty(),
+        closes: false,
+    };
+    Ok((response, protocol))
+}
+
+/// The protocol that the endpoint chose, if it is one of those that the client offered.
+fn chosen(offered: &str, said: &[u8]) -> Option<Box<str>> {
+    let said = std::str::from_utf8(said).ok()?;
+    let mut offered = offered.split(',').map(str::trim);
+    offered
+        .any(|offer| offer.eq_ignore_ascii_case(said))
+        .then(|| said.into())
 }
 
 /// Attempt after attempt, until one is good enough or the last.
@@ -89,8 +129,8 @@ async fn attempts(
         exchange.attempt(picked.endpoint.address(), &picked.endpoint.spec().pod);
         let wire = wire_to(&picked, route, request);
         let outcome = one(connection, route, request, body, (&picked, wire), &place).await;
-        if let Some(too_large) = replay.as_ref().and_then(Replay::client_failed) {
-            return Err(client_failed(too_large));
+        if let Some(error) = replay.as_ref().and_then(Replay::client_failed) {
+            return Err(client_failed(error));
         }
         report(connection, route, &picked, &outcome);
         let (kind, safety) = match retry_of(&outcome, wire) {
@@ -221,10 +261,10 @@ fn retry_of(outcome: &Result<Upgraded, Failure>, wire: Wire) -> Retry {
 
 /// The proxy beside the endpoint says that it could not reach the application.
 fn never_arrived(response: &Response) -> bool {
-    let reason = response.headers.get("meshgate-reason");
+    let reason = response.fields.get("meshgate-reason");
     let unreached = Reason::UpstreamConnect.as_str().as_bytes();
     response.status == Reason::UpstreamConnect.status()
-        && reason.is_some_and(|reason| reason.as_bytes().starts_with(unreached))
+        && reason.is_some_and(|reason| reason.starts_with(unreached))
 }
 
 /// Tells the breaker. Its own limits and the client's faults say nothing about an endpoint.
@@ -275,33 +315,15 @@ fn took_too_long(reason: Reason, patience: Duration) -> Failure {
     }
 }
 
-fn client_failed(too_large: bool) -> Failure {
-    match too_large {
-        true => Failure::downstream(Reason::BodyTooLarge, "the body is larger than allowed"),
-        false => Failure::downstream(Reason::ClientGone, "the request's body ended early"),
-    }
-}
-
-/// Both sides agreed to speak something else: bytes are passed from now on.
-fn switch(
-    connection: &Arc<Connection>,
-    route: &Route,
-    request: Request,
-    mut headers: HeaderMap,
-    upstream: hyper::upgrade::OnUpgrade,
-    held: Box<Held>,
-) -> Response {
-    let protocol = headers.get(header::UPGRADE).cloned();
-    crate::headers::strip_hop_by_hop(&mut headers);
-    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    let idle = route.service.policy().idle_timeout;
-    if let Some(upgrade) = request.upgrade {
-        headers.insert(header::UPGRADE, protocol.unwrap_or(upgrade.protocol));
-        crate::tcp::relay_upgraded(connection, upgrade.client, upstream, idle, held);
-    }
-    Response {
-        status: http::StatusCode::SWITCHING_PROTOCOLS,
-        headers,
-        body: ResponseBody::empty(),
+fn client_failed(error: BodyError) -> Failure {
+    match error {
+        BodyError::TooLarge => {
+            Failure::downstream(Reason::BodyTooLarge, "the body is larger than allowed")
+        }
+        BodyError::Bad(why) => Failure::downstream(Reason::BadRequest, why),
+        BodyError::Slow => Failure::downstream(Reason::ClientTimeout, "the body stopped coming"),
+        BodyError::Cut(_) | BodyError::Superseded => {
+            Failure::downstream(Reason::ClientGone, "the request's body ended early")
+        }
     }
 }

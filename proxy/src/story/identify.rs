@@ -2,29 +2,20 @@
 
 use std::sync::Arc;
 
-use http::header;
-use http::uri::Authority;
-use http::{HeaderMap, Method};
+use meshgate_codec::http1::strip_hop_by_hop;
+use meshgate_codec::{Authority, Field, Fields, Known, Method, Version};
 use meshgate_routing::route::normalise;
 
 use super::Received;
 use crate::body::RequestBody;
 use crate::clock::chance;
 use crate::failure::{Failure, Reason};
-use crate::head::{Destination, Request, Upgrade, Version};
-use crate::headers::{self, DESTINATION, ForClient, X_REQUEST_ID};
-use crate::listen::URI_BYTES_MAX;
+use crate::head::{Destination, Request};
+use crate::headers::{self, DESTINATION, ForClient};
+use crate::listen::{FIELD_BYTES_MAX, HEADERS_MAX, URI_BYTES_MAX};
 use crate::record::Exchange;
 use crate::serve::{Connection, Direction, Peer};
 use crate::snapshot::Snapshot;
-
-pub(crate) fn version(received: &Received) -> Version {
-    match received.version() {
-        http::Version::HTTP_2 => Version::Http2,
-        http::Version::HTTP_10 => Version::Http10,
-        _ => Version::Http11,
-    }
-}
 
 fn bad(detail: &'static str) -> Failure {
     Failure::downstream(Reason::BadRequest, detail)
@@ -34,11 +25,11 @@ fn bad(detail: &'static str) -> Failure {
 pub(super) fn identify(
     connection: &Arc<Connection>,
     snapshot: &Snapshot,
-    mut received: Received,
+    received: Received,
     exchange: &mut Exchange,
 ) -> Result<Request, Failure> {
-    let version = version(&received);
-    let authority = authority(&received, version)?;
+    check_size(connection, &received)?;
+    let authority = authority(&received)?;
     let host_end = host_end(&authority);
     let matches_paths = match connection.direction {
         Direction::Edge => true,
@@ -46,85 +37,70 @@ pub(super) fn identify(
         Direction::Outbound => false,
     };
     let (target, path_end) = target(&received, matches_paths, connection.direction)?;
-    exchange.asked(
-        received.method().as_str(),
-        &authority,
-        &target[..path_end],
-        "",
-    );
-    method_allowed(connection.direction, received.method())?;
-    check_body_length(connection, received.headers())?;
-    let upgrade = upgrade(&mut received, version)?;
-    let (head, incoming) = received.into_parts();
+    let method = received.method;
+    exchange.asked(method.as_str(), &authority, &target[..path_end], "");
+    method_allowed(&method)?;
+    check_body_length(connection, &received.fields)?;
     let mut request = Request {
-        method: head.method,
-        version,
+        upgrade: upgrade(&received),
+        method,
+        version: received.version,
         authority,
         host_end,
         target,
         path_end,
-        headers: head.headers,
-        body: RequestBody::new(incoming, connection.limits.body_bytes_max),
-        upgrade,
+        fields: received.fields,
+        body: RequestBody::new(received.body, connection.limits.body_bytes_max),
         destination: None,
     };
-    request.destination = destination(connection, &mut request.headers)?;
-    request.headers.remove(header::HOST);
-    headers::strip_hop_by_hop(&mut request.headers);
+    request.destination = destination(connection, &mut request.fields)?;
+    request.fields.remove(Known::Host);
+    strip_hop_by_hop(&mut request.fields)
+        .map_err(|error| Failure::downstream(Reason::BadRequest, error.to_string()))?;
     introduce(connection, &mut request, exchange);
     exchange.body(request.body.replay());
     Ok(request)
 }
 
+/// HTTP/1 was judged as it came. Between proxies of the mesh there are fields of their own besides the client's.
+fn check_size(connection: &Connection, received: &Received) -> Result<(), Failure> {
+    let fields = &received.fields;
+    let is_judged = received.version != Version::Http2 || connection.from_mesh;
+    let too_long = |field: Field<'_>| field.name.len() + field.value.len() > FIELD_BYTES_MAX;
+    if is_judged || fields.len() <= HEADERS_MAX && !fields.iter().any(too_long) {
+        return Ok(());
+    }
+    Err(Failure::downstream(
+        Reason::HeadersTooLarge,
+        "too many fields, or one is too long",
+    ))
+}
+
 /// The one authority that the request is for.
-fn authority(received: &Received, version: Version) -> Result<Box<str>, Failure> {
-    let mut hosts = received.headers().get_all(header::HOST).iter();
+fn authority(received: &Received) -> Result<Box<str>, Failure> {
+    let mut hosts = received.fields.all(Known::Host);
     let host = hosts.next();
     if hosts.next().is_some() {
         return Err(bad("more than one Host"));
     }
     let host = match host {
-        Some(host) => Some(host.to_str().map_err(|_| bad("Host is not readable"))?),
+        Some(host) => Some(std::str::from_utf8(host).map_err(|_| bad("Host is not readable"))?),
         None => None,
     };
-    let named = received.uri().authority().map(Authority::as_str);
-    let authority = match (named, host) {
+    let authority = match (received.authority.as_deref(), host) {
         (Some(named), Some(host)) if !named.eq_ignore_ascii_case(host) => {
             return Err(bad("Host and the target's authority differ"));
         }
+        (Some(_), None) if received.version == Version::Http11 => return Err(bad("no Host")),
         (Some(named), _) => named,
         (None, Some(host)) => host,
-        (None, None) if version == Version::Http10 => "",
+        (None, None) if received.version == Version::Http10 => return Ok("".into()),
         (None, None) => return Err(bad("no Host")),
     };
-    if !authority.is_empty() && !is_authority(authority) {
-        return Err(bad("Host is not a host name"));
+    match Authority::parse(authority.as_bytes()) {
+        Ok(_) => Ok(authority.into()),
+        Err(_) => Err(bad("Host is not a host name")),
     }
-    Ok(authority.into())
-}
-
-/// `name`, `name:port`, `[v6]` or `[v6]:port`; no user, no percent-encoding.
-fn is_authority(authority: &str) -> bool {
-    let end = host_end(authority);
-    let (host, port) = authority.split_at(end);
-    let port_ok = match port.strip_prefix(':') {
-        None => port.is_empty(),
-        Some(digits) => digits.is_empty() || digits.parse::<u16>().is_ok(),
-    };
-    let host_ok = match host
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-    {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            !host.is_empty()
-                && host.len() <= 255
-                && host.bytes().all(|byte| {
-                    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~')
-                })
-        }
-    };
-    host_ok && port_ok
 }
 
 /// Where the host's part ends.
@@ -142,42 +118,39 @@ fn target(
     matches_paths: bool,
     direction: Direction,
 ) -> Result<(Box<str>, usize), Failure> {
-    let uri = received.uri();
-    let whole = uri.path_and_query().map_or("/", |target| target.as_str());
+    let whole = &*received.target;
     if whole.len() > URI_BYTES_MAX {
         return Err(Failure::downstream(
             Reason::UriTooLong,
             "more than 8192 bytes",
         ));
     }
-    let path = match uri.path() {
-        "" => "/",
-        path => path,
-    };
-    if path == "*" && received.method() == Method::OPTIONS && direction != Direction::Edge {
+    if whole == "*" && received.method == Method::Options && direction != Direction::Edge {
         return Ok(("*".into(), 1));
     }
-    if received.method() == Method::CONNECT {
+    if received.method == Method::Connect {
         return Ok(("/".into(), 1));
     }
+    let (path, query) = match whole.find('?') {
+        Some(mark) => whole.split_at(mark),
+        None => (whole, ""),
+    };
+    let path = if path.is_empty() { "/" } else { path };
     let path = match matches_paths {
         true => normalise(path)
             .map_err(|problem| Failure::downstream(Reason::BadRequest, problem.to_string()))?,
         false => path.into(),
     };
-    let mut target = String::with_capacity(whole.len());
+    let path_end = path.len();
+    let mut target = String::with_capacity(path_end + query.len());
     target.push_str(&path);
-    let path_end = target.len();
-    if let Some(query) = uri.query() {
-        target.push('?');
-        target.push_str(query);
-    }
+    target.push_str(query);
     Ok((target.into(), path_end))
 }
 
 /// CONNECT never goes through the story of a request: tunnels between proxies are taken before it.
-fn method_allowed(_direction: Direction, method: &Method) -> Result<(), Failure> {
-    if *method == Method::CONNECT {
+fn method_allowed(method: &Method) -> Result<(), Failure> {
+    if *method == Method::Connect {
         return Err(Failure::downstream(
             Reason::MethodNotAllowed,
             "CONNECT is not served",
@@ -186,12 +159,11 @@ fn method_allowed(_direction: Direction, method: &Method) -> Result<(), Failure>
     Ok(())
 }
 
-fn check_body_length(connection: &Connection, fields: &HeaderMap) -> Result<(), Failure> {
-    let Some(length) = fields.get(header::CONTENT_LENGTH) else {
+fn check_body_length(connection: &Connection, fields: &Fields) -> Result<(), Failure> {
+    let Some(length) = fields.get(Known::ContentLength) else {
         return Ok(());
     };
-    let length: u64 = length
-        .to_str()
+    let length: u64 = std::str::from_utf8(length)
         .ok()
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| bad("Content-Length is no number"))?;
@@ -208,42 +180,33 @@ fn check_body_length(connection: &Connection, fields: &HeaderMap) -> Result<(), 
     Ok(())
 }
 
-/// A change of protocol that the client asks for. `h2c` is refused: it would smuggle a second protocol past the rules.
-fn upgrade(received: &mut Received, version: Version) -> Result<Option<Upgrade>, Failure> {
-    if version != Version::Http11
-        || !headers::has_token(received.headers(), header::CONNECTION, "upgrade")
-    {
-        return Ok(None);
-    }
-    let Some(protocol) = received.headers().get(header::UPGRADE).cloned() else {
-        return Ok(None);
-    };
-    if headers::has_token(received.headers(), header::UPGRADE, "h2c") {
-        // Not a fault: the client goes on with HTTP/1.1 (RFC 9110 §7.8).
-        return Ok(None);
-    }
-    Ok(Some(Upgrade {
-        protocol,
-        client: hyper::upgrade::on(received),
-    }))
+/// A change of protocol that the client asks for. `h2c` is refused: it would smuggle a second protocol past the rules;
+/// and not a fault: the client goes on with HTTP/1.1 (RFC 9110 §7.8). A body would stand between the two protocols.
+fn upgrade(received: &Received) -> Option<Box<str>> {
+    let asks = received.version == Version::Http11
+        && received.body.is_ended()
+        && received.fields.has_token(Known::Connection, "upgrade")
+        && !received.fields.has_token(Known::Upgrade, "h2c");
+    let protocol = received.fields.get(Known::Upgrade).filter(|_| asks)?;
+    std::str::from_utf8(protocol).ok().map(Box::from)
 }
 
 /// Port and protocol of the application, from a verified proxy only.
 fn destination(
     connection: &Connection,
-    fields: &mut HeaderMap,
+    fields: &mut Fields,
 ) -> Result<Option<Destination>, Failure> {
-    let value = fields.remove(&DESTINATION);
+    let parsed = fields
+        .get(DESTINATION)
+        .and_then(|value| std::str::from_utf8(value).ok())
+        .and_then(|text| parse_destination(text.trim()));
+    fields.remove(DESTINATION);
     if !connection.from_mesh {
         return Ok(None);
     }
     if let Some(destination) = connection.inside_tunnel {
         return Ok(Some(destination));
     }
-    let parsed = value
-        .as_ref()
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| parse_destination(text.trim()));
     match parsed {
         Some(destination) => Ok(Some(destination)),
         None => Err(bad("meshgate-dest is missing or no port")),
@@ -272,7 +235,7 @@ fn introduce(connection: &Connection, request: &mut Request, exchange: &mut Exch
             .any(|net| net.contains(&address))
     };
     let trusted = connection.direction != Direction::Edge || is_trusted(peer);
-    let fields = &mut request.headers;
+    let fields = &mut request.fields;
     if connection.direction == Direction::Edge {
         let facts = ForClient {
             peer,
@@ -294,8 +257,8 @@ fn introduce(connection: &Connection, request: &mut Request, exchange: &mut Exch
     headers::set_client_cert(fields, identities);
     headers::name_request(fields, trusted, [chance(), chance(), chance()]);
     let id = fields
-        .get(&X_REQUEST_ID)
-        .and_then(|id| id.to_str().ok())
+        .get(Known::XRequestId)
+        .and_then(|id| std::str::from_utf8(id).ok())
         .unwrap_or_default();
     let (host, path) = (&request.authority, &request.target[..request.path_end]);
     exchange.asked(request.method.as_str(), host, path, id);
@@ -303,36 +266,14 @@ fn introduce(connection: &Connection, request: &mut Request, exchange: &mut Exch
 
 #[cfg(test)]
 mod tests {
-    use super::{host_end, is_authority, parse_destination};
+    use super::{host_end, parse_destination};
     use crate::head::Destination;
 
     #[test]
-    fn authorities() {
-        for good in [
-            "a.test",
-            "a.test:80",
-            "127.0.0.1:8080",
-            "[::1]:8080",
-            "[::1]",
-            "my_host",
-            "a.test:",
-        ] {
-            assert!(is_authority(good), "{good}");
-        }
-        for bad in [
-            "",
-            ":80",
-            "a b",
-            "a@b",
-            "a.test:99999",
-            "a.test:8o",
-            "[::1",
-            "a/b",
-            "a%41",
-        ] {
-            assert!(!is_authority(bad), "{bad}");
-        }
+    fn hosts() {
         assert_eq!(&"[::1]:80"[..host_end("[::1]:80")], "[::1]");
+        assert_eq!(&"a.test:80"[..host_end("a.test:80")], "a.test");
+        assert_eq!(host_end("a.test"), 6);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use meshgate_codec::Known;
 use meshgate_routing::permit::access::AccessHttp;
 use meshgate_routing::permit::limit::LimitRequest;
 use meshgate_routing::permit::{AccessRequest, AccessVerdict};
@@ -94,7 +95,7 @@ async fn within(
     limit: &RateLimit,
     request: &Request,
 ) -> Result<(), Failure> {
-    let header = |name: &str| request.headers.get(name).map(|value| value.as_bytes());
+    let header = |name: &str| request.fields.get(name);
     let asked = LimitRequest {
         method: request.method.as_str(),
         path: request.path(),
@@ -137,9 +138,9 @@ async fn within(
 /// The edge wrote the client's address when it introduced the request; elsewhere it is the connection's.
 fn client_address(request: &Request, connection: &Connection) -> std::net::IpAddr {
     request
-        .headers
-        .get("x-real-ip")
+        .fields
+        .get(Known::XRealIp)
         .filter(|_| connection.direction == Direction::Edge)
-        .and_then(|value| value.to_str().ok()?.parse().ok())
+        .and_then(|value| std::str::from_utf8(value).ok()?.parse().ok())
         .unwrap_or_else(|| connection.client.ip())
 }

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use meshgate_codec::Version;
 use meshgate_routing::route::NoRoute;
 
 use crate::failure::{Failure, Reason, Side, Step};
-use crate::head::{Request, Version};
+use crate::head::Request;
 use crate::limits::RateLimit;
 use crate::local::passthrough;
 use crate::serve::{Connection, Direction};

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use meshgate_routing::WorkloadId;
 use meshgate_routing::upstream::{FailureKind, Safety};
@@ -17,8 +17,8 @@ use super::Wire;
 use super::pool::StreamPlace;
 use crate::body::RequestBody;
 use crate::failure::{Failure, Reason, Side, Step};
+use crate::http1::Client;
 use crate::io::Io;
-use crate::listen::HEAD_BYTES_MAX;
 use crate::serve::Connection;
 use crate::service::{GateRefusal, Pass, Picked, Service};
 
@@ -42,73 +42,35 @@ const PING_PATIENCE: Duration = Duration::from_secs(10);
 
 impl<'a> Dialer<'a> {
     /// An HTTP/1 connection: one that waits in the pool, or a new one.
-    pub(super) async fn http1(self) -> Result<(http1::SendRequest<RequestBody>, Origin), Failure> {
+    pub(super) async fn http1(self) -> Result<(Box<Client>, Origin), Failure> {
         let worker = self.connection.tasks.worker();
         let live = self.picked.endpoint.live();
-        loop {
-            if let Some(mut sender) = live.pool.take_idle(worker) {
-                // Its task may be about to learn that the server closed it.
-                if sender.ready().await.is_ok() {
-                    return Ok((sender, Origin::Reused));
-                }
-                continue;
+        if let Some(client) = live.pool.take_idle(worker) {
+            return Ok((client, Origin::Reused));
+        }
+        let gate = &self.service.live().connections;
+        let limits = &self.service.policy().limits;
+        let attempt = || {
+            if let Some(client) = live.pool.take_idle(worker) {
+                return Some(Found::Idle(client));
             }
-            let gate = &self.service.live().connections;
-            let limits = &self.service.policy().limits;
-            let attempt = || {
-                if let Some(sender) = live.pool.take_idle(worker) {
-                    return Some(Found::Idle(sender));
-                }
-                gate.try_enter(limits.connections).map(Found::Place)
-            };
-            let found = match attempt() {
-                Some(found) => found,
-                None => gate
-                    .wait_for(limits.pending, limits.pending_timeout, attempt)
-                    .await
-                    .map_err(|refusal| overload("connections", refusal))?,
-            };
-            match found {
-                Found::Idle(mut sender) => {
-                    if sender.ready().await.is_ok() {
-                        return Ok((sender, Origin::Reused));
-                    }
-                }
-                Found::Place(place) => return Ok((self.new_http1(place).await?, Origin::New)),
+            gate.try_enter(limits.connections).map(Found::Place)
+        };
+        let found = match attempt() {
+            Some(found) => found,
+            None => gate
+                .wait_for(limits.pending, limits.pending_timeout, attempt)
+                .await
+                .map_err(|refusal| overload("connections", refusal))?,
+        };
+        match found {
+            Found::Idle(client) => Ok((client, Origin::Reused)),
+            Found::Place(place) => {
+                let stream = self.tcp(self.picked.endpoint.address()).await?;
+                self.count("connected");
+                Ok((Client::new(Io::from(stream), Some(place)), Origin::New))
             }
         }
-    }
-
-    async fn new_http1(self, place: Pass) -> Result<http1::SendRequest<RequestBody>, Failure> {
-        let stream = self.tcp(self.picked.endpoint.address()).await?;
-        self.count("connected");
-        self.handshake_http1(Io::from(stream), Some(place)).await
-    }
-
-    /// HTTP/1 within a tunnel, for one exchange.
-    pub(super) async fn http1_over(
-        self,
-        io: Io,
-    ) -> Result<http1::SendRequest<RequestBody>, Failure> {
-        self.handshake_http1(io, None).await
-    }
-
-    async fn handshake_http1(
-        self,
-        io: Io,
-        place: Option<Pass>,
-    ) -> Result<http1::SendRequest<RequestBody>, Failure> {
-        let (sender, task) = http1::Builder::new()
-            .max_buf_size(HEAD_BYTES_MAX + 1024)
-            .handshake(TokioIo::new(io))
-            .await
-            .map_err(|error| self.refused(&error))?;
-        self.connection.tasks.spawn(async move {
-            let _place = place;
-            // Errors reach whoever waits for a response.
-            let _ = task.with_upgrades().await;
-        });
-        Ok(sender)
     }
 
     /// A stream of an HTTP/2 connection, shared or new.
@@ -238,7 +200,7 @@ pub(crate) enum Origin {
 }
 
 enum Found {
-    Idle(http1::SendRequest<RequestBody>),
+    Idle(Box<Client>),
     Place(Pass),
 }
 

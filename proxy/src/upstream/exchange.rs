@@ -2,20 +2,22 @@
 
 use std::sync::Arc;
 
-use http::header::{self, HeaderValue};
-use http::{HeaderMap, Method, StatusCode, Uri};
-use hyper::client::conn::http1;
+use http::header::HeaderValue;
+use http::{Method, StatusCode, Uri};
+use meshgate_codec::http1::strip_hop_by_hop;
+use meshgate_codec::{Fields, Version};
 use meshgate_routing::upstream::{FailureKind, Safety};
 
 use super::Wire;
 use super::connect::{Dialer, Origin};
 use super::pool::StreamPlace;
-use crate::body::{Replay, RequestBody, ResponseBody};
+use crate::body::{RequestBody, ResponseBody};
 use crate::failure::{Failure, Reason, Step};
-use crate::head::{Request, Response, Version};
-use crate::headers::{self, DESTINATION};
+use crate::head::{Request, Response};
+use crate::headers::DESTINATION;
+use crate::http1::{Answer, Broken, Client};
+use crate::http2;
 use crate::io::Io;
-use crate::reply::is_idempotent;
 use crate::service::{Gate, Pass, Picked};
 use crate::worker::Tasks;
 
@@ -28,34 +30,25 @@ pub(crate) struct Attempt<'a> {
     pub(crate) http2_beyond: bool,
 }
 
-/// What lives as long as an answer's body: load on the endpoint, a place in the service's limits, the connection.
+/// What lives as long as an answer's body: load on the endpoint, a place in the service's limits, in a connection.
 #[derive(Debug)]
 pub(crate) struct Held {
     picked: Picked,
     _place: Arc<Pass>,
-    wire: Place,
-    request_body: Option<Replay>,
+    _stream: Option<StreamPlace>,
+    /// Of a connection that changed its protocol; others keep theirs.
+    _connection: Option<Pass>,
     tasks: Tasks,
     /// Where others wait for a connection.
     waiters: Arc<Gate>,
 }
 
-#[derive(Debug)]
-enum Place {
-    /// To be kept when the exchange is complete.
-    Http1(Option<http1::SendRequest<RequestBody>>),
-    Http2 {
-        _place: StreamPlace,
-    },
-}
-
 /// A response, or the agreement to change the protocol.
 pub(crate) enum Upgraded {
     No(Response),
-    /// The endpoint agreed; its bytes come once this is resolved.
     Yes {
-        headers: HeaderMap,
-        upstream: hyper::upgrade::OnUpgrade,
+        head: Fields,
+        upstream: Io,
         held: Box<Held>,
     },
 }
@@ -68,78 +61,128 @@ pub(crate) async fn attempt(
     picked: Picked,
     place: Arc<Pass>,
 ) -> Result<Upgraded, Failure> {
-    let replay = attempt.body.replay();
-    let safety = match is_idempotent(&attempt.request.method) {
+    let safety = match attempt.request.method.is_idempotent() {
         true => Safety::Idempotent,
         false => Safety::Unknown,
     };
-    let tasks = dialer.connection.tasks.clone();
-    let (response, wire_place) = match attempt.wire {
+    let held = |stream| {
+        Box::new(Held {
+            picked,
+            _place: place,
+            _stream: stream,
+            _connection: None,
+            tasks: dialer.connection.tasks.clone(),
+            waiters: dialer.service.live().connections.clone(),
+        })
+    };
+    match attempt.wire {
         Wire::Mesh if attempt.request.upgrade.is_some() => {
             let (io, stream) = tunnel(dialer, Inside::Http1).await?;
-            let mut sender = dialer.http1_over(io).await?;
-            let sent = sender.send_request(http1_message(attempt)).await;
-            let response = sent.map_err(|error| broken(&error, false, Origin::New, safety))?;
-            (response, Place::Http2 { _place: stream })
+            let client = Client::new(io, None);
+            let answer = by_http1(client, attempt, Origin::New, safety).await?;
+            received_http1(answer, held(Some(stream)))
         }
         Wire::Http1 => {
-            let (mut sender, origin) = dialer.http1().await?;
-            let message = http1_message(attempt);
-            let sent = sender.try_send_request(message).await;
-            let response = sent.map_err(|mut error| {
-                let unsent = error.take_message().is_some();
-                broken(&error.into_error(), unsent, origin, safety)
-            })?;
-            (response, Place::Http1(Some(sender)))
+            let (client, origin) = dialer.http1().await?;
+            let answer = by_http1(client, attempt, origin, safety).await?;
+            received_http1(answer, held(None))
         }
         Wire::Http2 | Wire::Mesh => {
             let (mut sender, place, origin) = dialer.http2(attempt.wire).await?;
             let port = dialer.picked.endpoint.address().port();
-            let message = http2_message(attempt, port);
+            let message = http2_message(attempt, port)?;
             let sent = sender.try_send_request(message).await;
             let response = sent.map_err(|mut error| {
                 let unsent = error.take_message().is_some();
                 broken(&error.into_error(), unsent, origin, safety)
             })?;
-            (response, Place::Http2 { _place: place })
+            received_http2(response, held(Some(place)))
         }
-    };
-    let held = Box::new(Held {
-        picked,
-        _place: place,
-        wire: wire_place,
-        request_body: replay,
-        tasks,
-        waiters: dialer.service.live().connections.clone(),
-    });
-    Ok(received(response, held))
+    }
 }
 
-/// Turns the library's response into ours.
-fn received(mut response: hyper::Response<hyper::body::Incoming>, held: Box<Held>) -> Upgraded {
-    let tunnel = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if tunnel {
-        let upstream = hyper::upgrade::on(&mut response);
-        return Upgraded::Yes {
-            headers: std::mem::take(response.headers_mut()),
+async fn by_http1(
+    client: Box<Client>,
+    attempt: Attempt<'_>,
+    origin: Origin,
+    safety: Safety,
+) -> Result<Answer, Failure> {
+    let sent = client.exchange(attempt.request, attempt.body).await;
+    sent.map_err(|broken| broken_http1(broken, origin, safety))
+}
+
+fn received_http1(answer: Answer, mut held: Box<Held>) -> Result<Upgraded, Failure> {
+    let Answer { head, outcome } = answer;
+    if head.status == StatusCode::SWITCHING_PROTOCOLS.as_u16() {
+        let (upstream, place) = outcome
+            .into_io()
+            .ok_or_else(|| malformed("the endpoint changed the protocol too early".into()))?;
+        held._connection = place;
+        return Ok(Upgraded::Yes {
+            head: head.fields,
             upstream,
             held,
-        };
+        });
     }
+    let mut fields = head.fields;
+    strip_hop_by_hop(&mut fields).map_err(|error| malformed(error.to_string()))?;
+    Ok(Upgraded::No(Response {
+        status: status(head.status)?,
+        fields,
+        body: ResponseBody::http1(outcome, held),
+        closes: false,
+    }))
+}
+
+fn received_http2(
+    response: hyper::Response<hyper::body::Incoming>,
+    held: Box<Held>,
+) -> Result<Upgraded, Failure> {
     let (head, incoming) = response.into_parts();
-    let mut held = held;
-    if headers::has_token(&head.headers, header::CONNECTION, "close")
-        || head.version == http::Version::HTTP_10
-    {
-        held.wire.give_up();
+    let mut fields = http2::to_fields(&head.headers);
+    strip_hop_by_hop(&mut fields).map_err(|error| malformed(error.to_string()))?;
+    Ok(Upgraded::No(Response {
+        status: status(head.status.as_u16())?,
+        fields,
+        body: ResponseBody::http2(incoming, held),
+        closes: false,
+    }))
+}
+
+/// A final status (RFC 9110 §15.2: 1xx are not).
+fn status(code: u16) -> Result<StatusCode, Failure> {
+    StatusCode::from_u16(code)
+        .ok()
+        .filter(|status| !status.is_informational())
+        .ok_or_else(|| malformed(format!("the endpoint answered with status {code}")))
+}
+
+/// The endpoint broke the protocol.
+pub(crate) fn malformed(detail: String) -> Failure {
+    let retry = (FailureKind::Reset, Safety::Unknown);
+    Failure::upstream(Step::Exchange, Reason::UpstreamProtocol, retry, detail)
+}
+
+fn broken_http1(broken: Broken, origin: Origin, safety: Safety) -> Failure {
+    let detail = broken.why.into_owned();
+    if broken.unsent {
+        let retry = (FailureKind::Refused, Safety::Unprocessed);
+        return Failure::upstream(Step::Exchange, Reason::UpstreamReset, retry, detail);
     }
-    let mut fields = head.headers;
-    headers::strip_hop_by_hop(&mut fields);
-    Upgraded::No(Response {
-        status: head.status,
-        headers: fields,
-        body: ResponseBody::upstream(incoming, held),
-    })
+    match broken.malformed {
+        true => malformed(detail),
+        false => reset(origin, safety, detail),
+    }
+}
+
+/// The endpoint ended the exchange. Only a connection that waited for its next request is commonly closed without a word.
+fn reset(origin: Origin, safety: Safety, detail: String) -> Failure {
+    let safety = match origin {
+        Origin::Reused => safety,
+        Origin::New => Safety::Unknown,
+    };
+    let retry = (FailureKind::Reset, safety);
+    Failure::upstream(Step::Exchange, Reason::UpstreamReset, retry, detail)
 }
 
 /// Why there is no response, and whether the request may be sent again.
@@ -150,31 +193,33 @@ fn broken(error: &hyper::Error, unsent: bool, origin: Origin, safety: Safety) ->
         let retry = (FailureKind::Refused, Safety::Unprocessed);
         return Failure::upstream(Step::Exchange, Reason::UpstreamReset, retry, detail);
     }
-    if error.is_parse() {
-        let retry = (FailureKind::Reset, Safety::Unknown);
-        return Failure::upstream(Step::Exchange, Reason::UpstreamProtocol, retry, detail);
+    match (error.is_parse(), h2_error(error)) {
+        (true, _) => malformed(detail),
+        // A word about this very stream, so the connection was not just being closed.
+        (_, Some(h2)) if h2.is_reset() => reset(Origin::New, safety, detail),
+        _ => reset(origin, safety, detail),
     }
-    // Only a connection that waited for its next request is commonly closed without a word.
-    let safety = match origin {
-        Origin::Reused => safety,
-        Origin::New => Safety::Unknown,
-    };
-    let retry = (FailureKind::Reset, safety);
-    Failure::upstream(Step::Exchange, Reason::UpstreamReset, retry, detail)
 }
 
 /// REFUSED_STREAM, or a GOAWAY that says the stream was not looked at (RFC 9113 §8.7).
 fn refused_by_server(error: &hyper::Error) -> bool {
+    h2_error(error).is_some_and(|h2| {
+        let graceful =
+            h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR);
+        graceful || h2.reason() == Some(h2::Reason::REFUSED_STREAM)
+    })
+}
+
+/// What HTTP/2 itself says of it.
+fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
-        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
-            let graceful =
-                h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR);
-            return graceful || h2.reason() == Some(h2::Reason::REFUSED_STREAM);
+        if let Some(h2) = cause.downcast_ref() {
+            return Some(h2);
         }
         source = cause.source();
     }
-    false
+    None
 }
 
 /// An error with its causes, on one line.
@@ -192,26 +237,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn http1_message(attempt: Attempt<'_>) -> hyper::Request<RequestBody> {
-    let Attempt { request, body, .. } = attempt;
-    let mut message = hyper::Request::new(body);
-    *message.method_mut() = request.method.clone();
-    *message.uri_mut() = uri(None, &request.target);
-    *message.headers_mut() = request.headers.clone();
-    let fields = message.headers_mut();
-    match HeaderValue::from_str(&request.authority) {
-        Ok(host) if !request.authority.is_empty() => fields.insert(header::HOST, host),
-        _ => fields.insert(header::HOST, HeaderValue::from_static("")),
-    };
-    join_cookies(fields);
-    if let Some(upgrade) = &request.upgrade {
-        fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        fields.insert(header::UPGRADE, upgrade.protocol.clone());
-    }
-    message
-}
-
-fn http2_message(attempt: Attempt<'_>, port: u16) -> hyper::Request<RequestBody> {
+fn http2_message(attempt: Attempt<'_>, port: u16) -> Result<hyper::Request<RequestBody>, Failure> {
     let Attempt {
         request,
         body,
@@ -219,85 +245,50 @@ fn http2_message(attempt: Attempt<'_>, port: u16) -> hyper::Request<RequestBody>
         http2_beyond,
     } = attempt;
     let mut message = hyper::Request::new(body);
-    *message.method_mut() = request.method.clone();
+    // Both are tokens of the same alphabet.
+    *message.method_mut() =
+        Method::from_bytes(request.method.as_str().as_bytes()).unwrap_or_default();
     *message.version_mut() = http::Version::HTTP_2;
-    *message.uri_mut() = uri(Some(&request.authority), &request.target);
-    *message.headers_mut() = request.headers.clone();
+    *message.uri_mut() = uri(&request.authority, &request.target)?;
+    *message.headers_mut() = http2::to_header_map(&request.fields);
     let fields = message.headers_mut();
-    fields.remove(header::HOST);
     if request.version == Version::Http2 && request.is_grpc() {
-        fields.insert(header::TE, HeaderValue::from_static("trailers"));
+        fields.insert(http::header::TE, HeaderValue::from_static("trailers"));
     }
     if wire == Wire::Mesh {
         let protocol = if http2_beyond { "h2" } else { "h1" };
         if let Ok(value) = HeaderValue::from_str(&format!("{port}; {protocol}")) {
-            fields.insert(&DESTINATION, value);
+            fields.insert(DESTINATION, value);
         }
     }
-    message
+    Ok(message)
 }
 
-/// The target in origin form, or with an authority as HTTP/2 wants it. The parts were validated when they came in.
-fn uri(authority: Option<&str>, target: &str) -> Uri {
-    let build = match authority {
-        Some(authority) if !authority.is_empty() => Uri::builder()
-            .scheme("http")
-            .authority(authority)
-            .path_and_query(target)
-            .build(),
-        Some(_) => Uri::builder()
-            .scheme("http")
-            .authority("localhost")
-            .path_and_query(target)
-            .build(),
-        None => Uri::builder().path_and_query(target).build(),
+/// The target as HTTP/2 wants it. HTTP/1 lets characters pass that are none of a URI's (RFC 3986 §2).
+fn uri(authority: &str, target: &str) -> Result<Uri, Failure> {
+    let authority = if authority.is_empty() {
+        "localhost"
+    } else {
+        authority
     };
-    build.unwrap_or_default()
-}
-
-/// HTTP/2 may split Cookie into crumbs; HTTP/1 has one line (RFC 9113 §8.2.3).
-fn join_cookies(fields: &mut HeaderMap) {
-    if fields.get_all(header::COOKIE).iter().nth(1).is_none() {
-        return;
-    }
-    let crumbs: Vec<&[u8]> = fields
-        .get_all(header::COOKIE)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .collect();
-    if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
-        fields.insert(header::COOKIE, joined);
-    }
-}
-
-impl Place {
-    /// The connection will not be used again.
-    fn give_up(&mut self) {
-        if let Self::Http1(sender) = self {
-            *sender = None;
-        }
-    }
+    Uri::builder()
+        .scheme("http")
+        .authority(authority)
+        .path_and_query(target)
+        .build()
+        .map_err(|error| Failure::downstream(Reason::BadRequest, error.to_string()))
 }
 
 impl Held {
-    /// The whole answer was read: the connection may serve again, unless the request is still being sent on it.
-    pub(crate) fn complete(mut self) {
-        let request_sent = self.request_body.as_ref().is_none_or(Replay::ended);
-        if let Place::Http1(sender) = &mut self.wire
-            && request_sent
-            && let Some(sender) = sender.take()
-        {
+    /// The whole answer was read; the connection may serve again if there is one left.
+    pub(crate) fn complete(self, connection: Option<Box<Client>>) {
+        if let Some(client) = connection {
             let live = self.picked.endpoint.live();
             let owner = Arc::downgrade(live);
             live.pool
-                .keep(sender, self.tasks.worker(), owner, &self.tasks);
+                .keep(client, self.tasks.worker(), owner, &self.tasks);
             self.waiters.wake_one();
         }
-    }
-
-    /// The answer ended early: nothing of this connection is used again.
-    pub(crate) fn cut(mut self) {
-        self.wire.give_up();
     }
 }
 
@@ -319,7 +310,7 @@ pub(crate) async fn tunnel(
     if inside == Inside::Http1
         && let Ok(value) = HeaderValue::from_str(&format!("{}; h1", address.port()))
     {
-        message.headers_mut().insert(&DESTINATION, value);
+        message.headers_mut().insert(DESTINATION, value);
     }
     let response = sender
         .send_request(message)

@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use meshgate_routing::Time;
 use tokio::sync::Semaphore;
 
 use super::Wire;
 use crate::body::RequestBody;
 use crate::clock;
+use crate::http1::Client;
 use crate::service::EndpointLive;
 use crate::worker::Tasks;
 
@@ -39,7 +40,7 @@ struct Inner {
 /// An HTTP/1 connection between requests.
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    client: Box<Client>,
     since: Time,
     worker: usize,
 }
@@ -90,13 +91,13 @@ impl Pool {
     }
 
     /// An HTTP/1 connection that this worker made and that is ready.
-    pub(super) fn take_idle(&self, worker: usize) -> Option<http1::SendRequest<RequestBody>> {
+    pub(super) fn take_idle(&self, worker: usize) -> Option<Box<Client>> {
         let mut inner = self.lock();
         let now = clock::now();
         while let Some(position) = inner.idle.iter().rposition(|idle| idle.worker == worker) {
             let idle = inner.idle.swap_remove(position);
-            if !idle.sender.is_closed() && now.since(idle.since) < IDLE_MAX {
-                return Some(idle.sender);
+            if now.since(idle.since) < IDLE_MAX && idle.client.is_quiet() {
+                return Some(idle.client);
             }
         }
         None
@@ -105,17 +106,17 @@ impl Pool {
     /// Keeps an HTTP/1 connection whose exchange is complete.
     pub(super) fn keep(
         &self,
-        sender: http1::SendRequest<RequestBody>,
+        client: Box<Client>,
         worker: usize,
         owner: Weak<EndpointLive>,
         tasks: &Tasks,
     ) {
         let mut inner = self.lock();
-        if inner.closed || sender.is_closed() {
+        if inner.closed {
             return;
         }
         inner.idle.push(Idle {
-            sender,
+            client,
             since: clock::now(),
             worker,
         });
@@ -189,7 +190,7 @@ impl Pool {
         let old = |since: Time| now.since(since) >= IDLE_MAX;
         let idle: Vec<_> = inner
             .idle
-            .extract_if(.., |idle| idle.sender.is_closed() || old(idle.since))
+            .extract_if(.., |idle| old(idle.since) || !idle.client.is_quiet())
             .collect();
         let shared: Vec<_> = inner
             .shared

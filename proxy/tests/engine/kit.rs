@@ -153,12 +153,12 @@ pub(crate) async fn read_message(
     }
 }
 
-fn message_length(buffer: &[u8]) -> Option<usize> {
-    let text = String::from_utf8_lossy(buffer);
-    let head = text.find("\r\n\r\n")? + 4;
-    let fields = text[..head].to_ascii_lowercase();
+/// The length of the first message, if it is there as a whole.
+pub(crate) fn message_length(buffer: &[u8]) -> Option<usize> {
+    let head = find(buffer, b"\r\n\r\n")? + 4;
+    let fields = String::from_utf8_lossy(&buffer[..head]).to_ascii_lowercase();
     if fields.contains("transfer-encoding: chunked") {
-        return text[head..].find("0\r\n\r\n").map(|end| head + end + 5);
+        return chunks_length(&buffer[head..]).map(|length| head + length);
     }
     let length = fields
         .split("content-length: ")
@@ -166,6 +166,35 @@ fn message_length(buffer: &[u8]) -> Option<usize> {
         .and_then(|rest| rest.split("\r\n").next()?.parse().ok())
         .unwrap_or(0);
     (buffer.len() >= head + length).then_some(head + length)
+}
+
+/// The length of a chunked body with its trailers.
+fn chunks_length(body: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        let line = find(&body[at..], b"\r\n")?;
+        let size = std::str::from_utf8(&body[at..at + line]).ok()?;
+        let size = usize::from_str_radix(size, 16).ok()?;
+        at += line + 2;
+        if size == 0 {
+            break;
+        }
+        at += size + 2;
+        if at > body.len() {
+            return None;
+        }
+    }
+    loop {
+        let line = find(&body[at..], b"\r\n")?;
+        at += line + 2;
+        if line == 0 {
+            return Some(at);
+        }
+    }
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|part| part == what)
 }
 
 /// A running engine.
@@ -260,6 +289,16 @@ pub(crate) async fn say(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), byte
     // A reset after the answer is an end as well.
     let _ = soon(stream.read_to_end(&mut answer)).await;
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Waits until something is so.
+pub(crate) async fn until(mut holds: impl FnMut() -> bool) {
+    soon(async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 /// The status of an answer.

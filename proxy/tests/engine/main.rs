@@ -2,9 +2,15 @@
 
 // Each module says that it is a test, because clippy's exemption for tests asks for exactly that.
 #[cfg(test)]
+mod bad_requests;
+#[cfg(test)]
+mod bad_responses;
+#[cfg(test)]
 mod balance;
 #[cfg(test)]
 mod edge;
+#[cfg(test)]
+mod exchanges;
 #[cfg(test)]
 mod http2;
 #[cfg(test)]
@@ -21,3 +27,5 @@ mod strict;
 mod tls;
 #[cfg(test)]
 mod upgrade;
+#[cfg(test)]
+mod ways;

@@ -23,13 +23,13 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::kit::{Origin, Proxy, field, get, ok, raw, read_message, soon, status_of};
 
-struct Mesh {
+pub(crate) struct Mesh {
     authority: Authority,
     domain: TrustDomain,
 }
 
 impl Mesh {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let domain: TrustDomain = "cluster.local".parse().unwrap();
         let authority = Authority::generate(&domain, jiff::Timestamp::now()).unwrap();
         Self { authority, domain }
@@ -60,16 +60,21 @@ fn id(account: &str) -> WorkloadId {
 }
 
 /// A client's sidecar, a server's sidecar, and the way between them.
-struct Pair {
-    client: Proxy,
-    server: Proxy,
+pub(crate) struct Pair {
+    pub(crate) client: Proxy,
+    pub(crate) server: Proxy,
     application: SocketAddr,
 }
 
 const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
 impl Pair {
-    fn start(mesh: &Mesh, application: SocketAddr, expected: &str, workload: Workload) -> Self {
+    pub(crate) fn start(
+        mesh: &Mesh,
+        application: SocketAddr,
+        expected: &str,
+        workload: Workload,
+    ) -> Self {
         let limits = ListenerLimits::mesh();
         let server = Proxy::start(
             EngineOptions {
@@ -130,7 +135,7 @@ impl Pair {
     }
 }
 
-fn strict() -> Workload {
+pub(crate) fn strict() -> Workload {
     Workload {
         mtls: Mtls::Strict,
         ..Workload::default()

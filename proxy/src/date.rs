@@ -1,0 +1,45 @@
+//! The time of day as answers and records say it: the larger part is written once a second, not once an answer.
+
+use std::cell::RefCell;
+use std::io::Write as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Calls with the time as the field `Date` has it (RFC 9110 §6.6.1).
+pub(crate) fn with_now<T>(call: impl FnOnce(&[u8]) -> T) -> T {
+    thread_local! {
+        static LATEST: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    let now = SystemTime::now();
+    // Before 1970 every answer is from 1970.
+    let seconds = now
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    LATEST.with_borrow_mut(|(second, text)| {
+        if *second != seconds || text.is_empty() {
+            *second = seconds;
+            *text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
+        }
+        call(text.as_bytes())
+    })
+}
+
+/// Writes the time in UTC with microseconds, as RFC 3339 has it.
+pub(crate) fn write_timestamp(out: &mut Vec<u8>) {
+    thread_local! {
+        static LATEST: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    LATEST.with_borrow_mut(|(second, text)| {
+        if *second != since.as_secs() || text.is_empty() {
+            *second = since.as_secs();
+            let whole = i64::try_from(*second).unwrap_or(i64::MAX);
+            let written = jiff::Timestamp::from_second(whole).unwrap_or_default();
+            *text = written.to_string();
+        }
+        out.extend_from_slice(text.trim_end_matches('Z').as_bytes());
+    });
+    // Writing to memory does not fail.
+    let _ = write!(out, ".{:06}Z", since.subsec_micros());
+}
