@@ -89,7 +89,8 @@ impl Scenario {
     }
 }
 
-fn run(mut command: Command) -> anyhow::Result<String> {
+/// What a load generator reports.
+pub(crate) fn run(mut command: Command) -> anyhow::Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command
         .output()
@@ -100,7 +101,7 @@ fn run(mut command: Command) -> anyhow::Result<String> {
     Ok(text)
 }
 
-fn parse_wrk(report: &str) -> anyhow::Result<Outcome> {
+pub(crate) fn parse_wrk(report: &str) -> anyhow::Result<Outcome> {
     for failure in ["Socket errors:", "Non-2xx or 3xx responses:"] {
         if let Some(line) = report.lines().find(|line| line.trim().starts_with(failure)) {
             bail!("{}", line.trim());

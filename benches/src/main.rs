@@ -1,10 +1,13 @@
 //! Drives the edge of a cluster of its own and prints what it costs: requests/s, latency and CPU a request under `wrk` and
 //! `h2load`; then start-up, memory, and how long a change takes to be enforced. Figures are medians, with the range.
 //!
+//! `compare` as first argument compares the edge with its peers instead: see [`compare`].
+//!
 //! Everything runs on one machine, load generators included, so the figures compare with each other and with an earlier
 //! run on the same machine. Run it with `benches/edge.sh`, which builds what it needs.
 
 mod cluster;
+mod compare;
 mod figures;
 mod load;
 mod probe;
@@ -78,9 +81,17 @@ const SCENARIOS: [Scenario; 5] = [
     },
 ];
 
+fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1).peekable();
+    match arguments.peek().map(String::as_str) {
+        Some("compare") => compare::run(arguments.skip(1)),
+        Some(compare::ORIGIN) => compare::serve_origin(),
+        _ => edge(plan(arguments)?),
+    }
+}
+
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let plan = plan(std::env::args().skip(1))?;
+async fn edge(plan: Plan) -> anyhow::Result<()> {
     let out = &mut std::io::stdout();
     // Two providers are compiled in (kube's and ours are the same, but rustls cannot know).
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -24,11 +24,38 @@ pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
     Ok(TICK * (ticks(11)? + ticks(12)?))
 }
 
+/// A process and all below it.
+pub(crate) fn family(pid: u32) -> anyhow::Result<Vec<u32>> {
+    let mut parents = Vec::new();
+    for entry in fs::read_dir("/proc").context("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        // Whoever is gone by now is nobody's child.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent = stat
+            .rsplit_once(") ")
+            .and_then(|(_, fields)| fields.split(' ').nth(1));
+        if let Some(parent) = parent.and_then(|parent| parent.parse::<u32>().ok()) {
+            parents.push((pid, parent));
+        }
+    }
+    let mut family = vec![pid];
+    let mut next = 0;
+    while let Some(above) = family.get(next).copied() {
+        let children = parents.iter().filter(|(_, parent)| *parent == above);
+        family.extend(children.map(|(pid, _)| *pid));
+        next += 1;
+    }
+    Ok(family)
+}
+
 /// Resident memory, and the share of it when pages are divided among those who map them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Memory {
     resident_kib: u64,
-    proportional_kib: u64,
+    pub(crate) proportional_kib: u64,
 }
 
 pub(crate) fn memory(pid: u32) -> anyhow::Result<Memory> {
