@@ -6,7 +6,6 @@
 #   --write     also writes docs/benchmarks/comparison.md and .svg
 # Needs two cores. What is absent is installed from Debian's packages; no service is started.
 set -euo pipefail
-cd "$(dirname "$0")/.."
 arguments=() meshgate=
 while (($#)); do
   case $1 in
@@ -14,6 +13,7 @@ while (($#)); do
     *) arguments+=("$1"); shift ;;
   esac
 done
+cd "$(dirname "$0")/.."
 
 missing=()
 for tool in nginx:nginx haproxy:haproxy wrk:wrk h2load:nghttp2-client strace:strace taskset:util-linux; do
