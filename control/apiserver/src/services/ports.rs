@@ -8,6 +8,8 @@ use super::{PICKS_MAX, Reservation, State};
 
 /// As in Kubernetes by default.
 const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
+/// From here on ports are picked: the lower ones stay for those that people choose (KEP-3668).
+const PICKED_FROM: u16 = 30086;
 
 /// The node ports of a Service.
 pub(super) fn of(service: &Value) -> Vec<u16> {
@@ -102,7 +104,7 @@ fn pick(state: &mut State, reservation: &mut Reservation) -> Option<u16> {
     let free = |port: &u16| !state.ports.contains(port) && !state.pending_ports.contains(port);
     let mut rng = rand::rng();
     let picked = (0..PICKS_MAX)
-        .map(|_| rng.random_range(NODE_PORTS))
+        .map(|_| rng.random_range(PICKED_FROM..=*NODE_PORTS.end()))
         .find(free);
     let port = picked.or_else(|| NODE_PORTS.into_iter().find(free))?;
     take(state, reservation, port);

@@ -40,7 +40,7 @@ async fn addresses_are_unique_and_given_back() {
         .collect();
     assert_eq!(addresses.len(), 20);
     let fixed =
-        r#"{"metadata":{"name":"f"},"spec":{"clusterIP":"10.96.200.1","ports":[{"port":80}]}}"#;
+        r#"{"metadata":{"name":"f"},"spec":{"clusterIP":"10.96.0.200","ports":[{"port":80}]}}"#;
     api.create(SERVICES, fixed).await;
     api.check(
         &format!("POST {SERVICES}"),
