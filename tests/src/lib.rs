@@ -25,6 +25,13 @@ use tempfile::TempDir;
 /// Longest wait for anything. Generous: the machines are busy and the tests are not about time.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Copies a program that will be run. A process of its own does it: what another test starts meanwhile would inherit a
+/// descriptor of ours that is open for writing, and a file that anybody may write cannot be run (ETXTBSY).
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg(from).arg(to).status();
+    assert!(copied.is_ok_and(|status| status.success()), "cp {to:?}");
+}
+
 /// The binary under test.
 pub fn meshgate() -> PathBuf {
     let path = std::env::var_os("MESHGATE").map_or_else(built_beside, PathBuf::from);

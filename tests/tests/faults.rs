@@ -116,7 +116,7 @@ fn without_root_it_works_or_says_why() {
         .tempdir()
         .expect("a folder");
     let binary = home.path().join("meshgate");
-    std::fs::copy(meshgate_tests::meshgate(), &binary).expect("a copy that everybody may run");
+    meshgate_tests::copy_program(&meshgate_tests::meshgate(), &binary);
     let folder = home.path().display().to_string();
     assert!(
         run(Command::new("chmod").args(["-R", "a+rx"]).arg(home.path()))

@@ -622,7 +622,7 @@ fn a_process_replaces_itself_by_the_program_that_is_there_now() {
     let program = site.dir.path().join("meshgate");
     let install = |from: &Path| {
         let beside = site.dir.path().join("new");
-        std::fs::copy(from, &beside).expect("a program");
+        meshgate_tests::copy_program(from, &beside);
         std::fs::rename(beside, &program).expect("a program in its place");
     };
     install(&meshgate_tests::meshgate());
