@@ -3,19 +3,17 @@
 //! The edge runs in a network namespace of its own; what the host must see is opened outside and asked for by name over
 //! a unix socket: `NAME\n`, answered by `ok\n` with the descriptor (`SCM_RIGHTS`) or by `error: <why>\n`.
 
-use std::io::{self, IoSliceMut, Write as _};
+use std::io::{self, Write as _};
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use crate::descriptors::{LINE_BYTES_MAX, read};
 
 /// The answer is local and immediate; longer means that nobody serves the socket.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// `error: ` and a sentence.
-const ANSWER_BYTES_MAX: usize = 512;
 
 /// Asks the server at `path` for the listening socket called `name`.
 pub(crate) fn ask(path: &Path, name: &str) -> Result<TcpListener, HostSocketError> {
@@ -48,39 +46,14 @@ pub(crate) fn ask(path: &Path, name: &str) -> Result<TcpListener, HostSocketErro
 
 /// Reads up to the end of the line; the descriptor travels with its first byte.
 fn receive(stream: &UnixStream) -> io::Result<(String, Option<OwnedFd>)> {
-    let mut answer = Vec::new();
-    let mut descriptor = None;
-    while !answer.ends_with(b"\n") && answer.len() < ANSWER_BYTES_MAX {
-        let mut bytes = [0_u8; ANSWER_BYTES_MAX];
-        let mut slices = [IoSliceMut::new(&mut bytes)];
-        let mut control = nix::cmsg_space!(RawFd);
-        let message = recvmsg::<()>(
-            stream.as_raw_fd(),
-            &mut slices,
-            Some(&mut control),
-            MsgFlags::MSG_CMSG_CLOEXEC,
-        )?;
-        for part in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(received) = part {
-                descriptor = received.into_iter().map(owned).next_back().or(descriptor);
-            }
-        }
-        let count = message.bytes;
-        if count == 0 {
+    let (mut answer, mut descriptors) = (Vec::new(), Vec::new());
+    while !answer.ends_with(b"\n") && answer.len() < LINE_BYTES_MAX {
+        if read(stream, &mut answer, &mut descriptors)? == 0 {
             break;
         }
-        answer.extend_from_slice(&bytes[..count]);
     }
-    Ok((String::from_utf8_lossy(&answer).into_owned(), descriptor))
-}
-
-#[expect(
-    unsafe_code,
-    reason = "the kernel made these descriptors for us in recvmsg just now: nobody else owns them"
-)]
-fn owned(descriptor: RawFd) -> OwnedFd {
-    // SAFETY: see the reason above; each is wrapped exactly once.
-    unsafe { OwnedFd::from_raw_fd(descriptor) }
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    Ok((answer, descriptors.pop()))
 }
 
 fn listener(descriptor: OwnedFd) -> io::Result<TcpListener> {
@@ -127,9 +100,10 @@ pub enum HostSocketError {
 mod tests {
     use std::io::{BufRead as _, BufReader, IoSlice};
     use std::net::TcpStream;
+    use std::os::fd::{AsRawFd as _, RawFd};
     use std::os::unix::net::UnixListener;
 
-    use nix::sys::socket::{ControlMessage, sendmsg};
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
     use super::*;
 

@@ -130,7 +130,7 @@ impl Server {
         !self.lock().wire.read.is_empty()
     }
 
-    /// Returns when the client closed, or sends more than belongs to anything: nobody waits for the answer.
+    /// Returns when the client closed: nobody waits for the answer. A client that said more already is not watched.
     pub(crate) async fn gone(&self) {
         poll_fn(|cx| self.lock().poll_gone(cx)).await;
     }

@@ -1,17 +1,13 @@
 //! Lines of text with descriptors, over a unix socket.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use meshgate_ingress::descriptors::{LINE_BYTES_MAX, read};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-
-/// Longest line: a word, five names, or a sentence.
-const LINE_BYTES_MAX: usize = 512;
-/// Most descriptors of one line.
-const DESCRIPTORS_MAX: usize = 8;
 
 /// A line that came.
 #[derive(Debug, Default)]
@@ -76,37 +72,4 @@ pub(super) async fn receive(stream: &UnixStream, patience: Duration) -> io::Resu
             format!("no word within {} s", patience.as_secs()),
         )),
     }
-}
-
-fn read(
-    stream: &UnixStream,
-    bytes: &mut Vec<u8>,
-    descriptors: &mut Vec<OwnedFd>,
-) -> io::Result<usize> {
-    let mut buffer = [0_u8; LINE_BYTES_MAX];
-    let mut slices = [IoSliceMut::new(&mut buffer)];
-    let mut control = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
-    let message = recvmsg::<()>(
-        stream.as_raw_fd(),
-        &mut slices,
-        Some(&mut control),
-        MsgFlags::MSG_CMSG_CLOEXEC,
-    )?;
-    for part in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(received) = part {
-            descriptors.extend(received.into_iter().map(owned));
-        }
-    }
-    let count = message.bytes;
-    bytes.extend_from_slice(&buffer[..count]);
-    Ok(count)
-}
-
-#[expect(
-    unsafe_code,
-    reason = "the kernel made these descriptors for us in recvmsg just now: nobody else owns them"
-)]
-fn owned(descriptor: RawFd) -> OwnedFd {
-    // SAFETY: see the reason above; each is wrapped exactly once.
-    unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
