@@ -79,45 +79,67 @@ pub fn programmed(c: &Cluster, policy: &str) {
 
 /// `tcpdump` on the bridge of node-0: all TCP between pods.
 #[derive(Debug)]
-pub struct Capture {
+pub struct Capture<'a> {
+    cluster: &'a Cluster,
     child: Child,
     file: PathBuf,
 }
 
-impl Capture {
+/// What crosses the bridge last: with it, all before it was seen.
+const END: &str = "the capture ends here";
+const END_PORT: &str = "47";
+
+impl<'a> Capture<'a> {
     /// Begins.
-    pub fn start(c: &Cluster) -> Capture {
-        let file = c.scratch().join("capture.pcap");
-        let agent = c.pid("agent").to_string();
-        let child = Command::new("nsenter")
-            .args(["-t", &agent, "-n", "tcpdump", "-i", "pods", "-U", "-w"])
-            .arg(&file)
-            .args([
-                "tcp",
-                "and",
-                "net",
-                "10.244.0.0/16",
-                "and",
-                "not",
-                "net",
-                "10.88.0.0/16",
-            ])
+    pub fn start(cluster: &'a Cluster) -> Self {
+        let file = cluster.scratch().join("capture.pcap");
+        let between_pods = "tcp and net 10.244.0.0/16 and not net 10.88.0.0/16";
+        let filter = format!("({between_pods}) or udp port {END_PORT}");
+        let child = in_node(cluster)
+            .args(["tcpdump", "-i", "pods", "--immediate-mode", "-U", "-w"])
+            .args([file.as_os_str(), filter.as_ref()])
             .stderr(Stdio::null())
             .spawn()
             .expect("tcpdump starts");
         until("the capture to begin", || {
             file.metadata().is_ok_and(|m| m.len() > 0).then_some(())
         });
-        Capture { child, file }
+        Self {
+            cluster,
+            child,
+            file,
+        }
     }
 
     /// Ends it; what was seen.
     pub fn stop(mut self) -> Vec<u8> {
+        let address = "jsonpath={.items[0].status.podIP}";
+        let address = self
+            .cluster
+            .kubectl(&["-n", "mesh", "get", "pods", "-o", address]);
+        let say = format!("printf %s '{END}' > /dev/udp/{address}/{END_PORT}");
+        let seen = until("the end of the capture", || {
+            // The first may wait for the neighbour's address and be lost.
+            let said = run(in_node(self.cluster).args(["bash", "-c", &say]));
+            assert!(said.status.success(), "{}", text(&said));
+            let seen = std::fs::read(&self.file).expect("the capture");
+            let end = seen
+                .windows(END.len())
+                .position(|at| at == END.as_bytes())?;
+            Some(seen[..end].to_vec())
+        });
         let output = run(Command::new("kill").args(["-INT", &self.child.id().to_string()]));
         assert!(output.status.success(), "{}", text(&output));
         self.child.wait().expect("tcpdump ends");
-        std::fs::read(&self.file).expect("the capture")
+        seen
     }
+}
+
+/// A command in the network of node-0.
+fn in_node(cluster: &Cluster) -> Command {
+    let mut command = Command::new("nsenter");
+    command.args(["-t", &cluster.pid("agent").to_string(), "-n"]);
+    command
 }
 
 /// A proxy's metrics, read in its pod's network.

@@ -77,7 +77,7 @@ fn identities_strictness_and_the_wire() {
         "{log}"
     );
     let bytes = capture.stop();
-    assert!(!bytes.is_empty(), "the capture saw the connection");
+    assert!(bytes.len() > 2_000, "the capture saw no handshake");
     let seen = String::from_utf8_lossy(&bytes);
     assert!(
         !seen.contains("secret-path") && !seen.contains("HTTP/1.1"),
