@@ -32,6 +32,7 @@ struct Entry {
     name_length: u16,
     value_length: u16,
     known: Option<Known>,
+    never_indexed: bool,
 }
 
 /// Why a field cannot be said.
@@ -57,6 +58,8 @@ pub struct Field<'a> {
     pub known: Option<Known>,
     /// Without the spaces around it.
     pub value: &'a [u8],
+    /// The sender wants it in no table of HPACK, here and further on (RFC 7541 §7.1.3).
+    pub never_indexed: bool,
 }
 
 /// `: ` and the end of the line.
@@ -65,6 +68,14 @@ const AROUND: usize = 4;
 impl Fields {
     /// Of all lines, removed ones as well: sixteen times what a peer may send by default.
     pub const BYTES_MAX: usize = 1024 * 1024;
+
+    pub(crate) fn with_room(lines: usize, fields: usize) -> Self {
+        Self {
+            lines: Vec::with_capacity(lines),
+            entries: Vec::with_capacity(fields),
+            present: KnownSet::EMPTY,
+        }
+    }
 
     /// How many fields there are.
     pub fn len(&self) -> usize {
@@ -241,6 +252,53 @@ impl Fields {
         Ok(())
     }
 
+    /// Adds a line that was judged already, and is `name: value\r\n` exactly.
+    #[inline]
+    pub(crate) fn append_whole(
+        &mut self,
+        line: &[u8],
+        name_length: usize,
+        known: Option<Known>,
+        never_indexed: bool,
+    ) -> Result<(), FieldError> {
+        let (name, rest) = line.split_at_checked(name_length).unwrap_or_default();
+        let value = rest.get(2..rest.len() - 2).unwrap_or_default();
+        let entry = Entry::new(self.lines.len(), name, known, value)?;
+        self.lines.extend_from_slice(line);
+        self.enter(Entry {
+            never_indexed,
+            ..entry
+        });
+        Ok(())
+    }
+
+    /// Adds to the last line's value if the line has this name; says whether it has. What is added was judged already.
+    pub(crate) fn lengthen_last(
+        &mut self,
+        known: Known,
+        separator: &[u8],
+        more: &[u8],
+    ) -> Result<bool, FieldError> {
+        let Some(last) = self
+            .entries
+            .last_mut()
+            .filter(|last| last.known == Some(known) && last.line().end == self.lines.len())
+        else {
+            return Ok(false);
+        };
+        let added = separator.len() + more.len();
+        if self.lines.len() + added > Self::BYTES_MAX {
+            return Err(FieldError::TooLong);
+        }
+        last.value_length = u16::try_from(usize::from(last.value_length) + added)
+            .map_err(|_| FieldError::TooLong)?;
+        self.lines.truncate(self.lines.len() - 2);
+        self.lines.extend_from_slice(separator);
+        self.lines.extend_from_slice(more);
+        self.lines.extend_from_slice(b"\r\n");
+        Ok(true)
+    }
+
     /// Writes a line that no entry knows yet.
     fn write(&mut self, name: Name<'_>, value: &[u8]) -> Result<Entry, FieldError> {
         let (text, known) = match name {
@@ -294,6 +352,7 @@ impl Entry {
             name_length: u16::try_from(name.len()).map_err(too_long)?,
             value_length: u16::try_from(value.len()).map_err(too_long)?,
             known,
+            never_indexed: false,
         })
     }
 
@@ -314,6 +373,7 @@ impl Entry {
             name,
             known: self.known,
             value: rest.get(value).unwrap_or_default(),
+            never_indexed: self.never_indexed,
         }
     }
 
@@ -406,7 +466,7 @@ impl Drop for Intake<'_, '_> {
 impl fmt::Debug for Field<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name.escape_ascii();
-        if self.known.is_some_and(Known::is_secret) {
+        if self.never_indexed || self.known.is_some_and(Known::is_secret) {
             write!(f, "{name}: <hidden>")
         } else {
             write!(f, "{name}: {}", self.value.escape_ascii())

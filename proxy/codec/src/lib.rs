@@ -5,12 +5,15 @@
 //! whose values are used again: `clear` keeps their room.
 
 mod authority;
+mod content_length;
 pub mod fields;
 mod head;
 pub mod http1;
+pub mod http2;
 mod method;
 mod octets;
 pub mod proxy_protocol;
+mod status;
 mod target;
 mod version;
 

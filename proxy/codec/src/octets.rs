@@ -48,6 +48,11 @@ pub(crate) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && token_length(bytes) == bytes.len()
 }
 
+/// A name as HTTP/2 has it.
+pub(crate) fn is_lower_token(bytes: &[u8]) -> bool {
+    is_token(bytes) && !bytes.iter().any(u8::is_ascii_uppercase)
+}
+
 /// What the value of a field may hold: no control character but HTAB. Bytes from 0x80 are opaque.
 #[inline]
 pub(crate) fn is_value(bytes: &[u8]) -> bool {
@@ -138,6 +143,8 @@ mod tests {
                     assert_eq!(is_value(&text), value, "{context}");
                     let token = byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(&byte);
                     assert_eq!(is_token(&text), token, "{context}");
+                    let lower = token && !byte.is_ascii_uppercase();
+                    assert_eq!(is_lower_token(&text), lower, "{context}");
                 }
             }
         }

@@ -3,6 +3,7 @@
 
 use thiserror::Error;
 
+use crate::content_length::{BadLength, content_length};
 use crate::fields::{Fields, Known};
 use crate::head::{RequestHead, ResponseHead};
 use crate::method::Method;
@@ -44,6 +45,15 @@ pub enum BadFraming {
     /// 1xx, 204, and a successful answer to CONNECT have none.
     #[error("a body where none may be")]
     Forbidden,
+}
+
+impl From<BadLength> for BadFraming {
+    fn from(error: BadLength) -> Self {
+        match error {
+            BadLength::Several => Self::Lengths,
+            BadLength::NoNumber => Self::Length,
+        }
+    }
 }
 
 /// Of a request (RFC 9112 §6.3).
@@ -94,7 +104,7 @@ fn said(version: Version, fields: &Fields) -> Result<Said, BadFraming> {
     match (fields.contains(Known::ContentLength), coded) {
         (false, false) => Ok(Said::Nothing),
         (true, true) => Err(BadFraming::LengthAndCoding),
-        (true, false) => length(fields).map(Said::Length),
+        (true, false) => Ok(content_length(fields)?.map_or(Said::Nothing, Said::Length)),
         (false, true) if version != Version::Http11 => Err(BadFraming::CodingVersion),
         (false, true) => {
             let mut codings = fields.all(Known::TransferEncoding);
@@ -106,25 +116,6 @@ fn said(version: Version, fields: &Fields) -> Result<Said, BadFraming> {
             }
         }
     }
-}
-
-/// Nineteen digits never overflow 64 bits, and are enough for anybody.
-const LENGTH_DIGITS_MAX: usize = 19;
-
-/// The one `Content-Length`: digits and nothing else (RFC 9110 §8.6).
-fn length(fields: &Fields) -> Result<u64, BadFraming> {
-    let mut lengths = fields.all(Known::ContentLength);
-    let digits = lengths.next().unwrap_or_default();
-    if lengths.next().is_some() {
-        return Err(BadFraming::Lengths);
-    }
-    if digits.is_empty() || digits.len() > LENGTH_DIGITS_MAX {
-        return Err(BadFraming::Length);
-    }
-    digits.iter().try_fold(0_u64, |sum, digit| match digit {
-        b'0'..=b'9' => Ok(sum * 10 + u64::from(digit - b'0')),
-        _ => Err(BadFraming::Length),
-    })
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub struct TooManyOptions;
 const OPTIONS_MAX: usize = 64;
 
 /// Never forwarded (RFC 9110 §7.6.1).
-pub(super) const HOP_BY_HOP: KnownSet = KnownSet::of(&[
+pub(crate) const HOP_BY_HOP: KnownSet = KnownSet::of(&[
     Known::Connection,
     Known::Http2Settings,
     Known::KeepAlive,

@@ -4,6 +4,7 @@ use super::limits::{BadHead, HeadLimits, Parsed};
 use super::lines::Cursor;
 use crate::head::ResponseHead;
 use crate::octets;
+use crate::status;
 use crate::version::Version;
 
 /// Reads one head after the other, each in as many steps as it comes in.
@@ -87,26 +88,13 @@ fn status_line(line: &[u8], head: &mut ResponseHead) -> Result<(), BadHead> {
         _ => return Err(BadHead::FirstLine),
     };
     let (digits, reason) = rest.split_first_chunk::<3>().ok_or(BadHead::Status)?;
-    head.status = status(*digits).ok_or(BadHead::Status)?;
+    head.status = status::parse(*digits).ok_or(BadHead::Status)?;
     match reason {
         [] => Ok(()),
         [b' ', reason @ ..] if octets::is_value(reason) => Ok(()),
         [b' ', ..] => Err(BadHead::FirstLine),
         _ => Err(BadHead::Status),
     }
-}
-
-fn status(digits: [u8; 3]) -> Option<u16> {
-    let [
-        hundreds @ b'1'..=b'9',
-        tens @ b'0'..=b'9',
-        ones @ b'0'..=b'9',
-    ] = digits
-    else {
-        return None;
-    };
-    let digit = |byte: u8| u16::from(byte - b'0');
-    Some(digit(hundreds) * 100 + digit(tens) * 10 + digit(ones))
 }
 
 #[cfg(test)]
