@@ -166,3 +166,6 @@ impl Scheme {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

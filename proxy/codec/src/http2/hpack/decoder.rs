@@ -67,13 +67,11 @@ impl Decoder {
                     take(self.indexed(index)?);
                 }
                 0x40.. => {
-                    let field = self.literal(&mut rest, 6)?;
-                    take(field.decoded(&self.line, false));
-                    let Literal {
-                        name_length,
-                        judged,
-                    } = field;
-                    self.table.insert(&self.line, name_length, judged);
+                    let literal = self.literal(&mut rest, 6)?;
+                    let field = literal.decoded(&self.line, false);
+                    self.table
+                        .insert(field.name(), field.value(), literal.judged);
+                    take(field);
                 }
                 0x20.. if first_field => {
                     let bytes_max = integer::read(&mut rest, 5)?;
@@ -102,6 +100,12 @@ impl Decoder {
     #[cfg(test)]
     pub(super) fn table_size(&self) -> (usize, usize) {
         (self.table.len(), self.table.bytes())
+    }
+
+    /// Bytes of texts that memory is held for.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.table.room() + self.line.capacity()
     }
 
     #[inline]

@@ -74,6 +74,12 @@ impl Encoder {
         }
     }
 
+    /// How many entries there are, and their bytes.
+    #[cfg(test)]
+    pub(super) fn table_size(&self) -> (usize, usize) {
+        (self.table.len(), self.table.bytes())
+    }
+
     /// Takes over the peer's SETTINGS_HEADER_TABLE_SIZE. More than 4,096 bytes are not used.
     pub fn limit_table(&mut self, bytes_max: usize) {
         let last = bytes_max.min(TABLE_BYTES);
@@ -177,22 +183,13 @@ impl Encoder {
     }
 
     fn insert(&mut self, kind: Kind, name: &[u8], value: &[u8], hash: u64, name_hash: u64) {
-        let mut line = Vec::with_capacity(name.len() + value.len() + 4);
-        line.extend_from_slice(name);
-        line.extend_from_slice(b": ");
-        line.extend_from_slice(value);
-        line.extend_from_slice(b"\r\n");
-        if self.table.insert(&line, name.len(), kind) {
-            // As it is before the entry counts.
-            let alive = Alive {
-                count: self.table.len() - 1,
-                ..self.alive()
-            };
+        if self.table.insert(name, value, kind) {
+            self.number = self.number.wrapping_add(1);
+            let alive = self.alive();
             self.places.note(hash, alive);
             if static_table::name_index(kind, name).is_none() {
                 self.places.note(name_hash, alive);
             }
-            self.number = self.number.wrapping_add(1);
         }
     }
 

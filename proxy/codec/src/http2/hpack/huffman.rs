@@ -114,7 +114,7 @@ const fn looks() -> [u32; 1 << LOOK_BITS] {
 
 /// The byte whose code stands in the look behind some bits, and how many bits are used then.
 const fn whole(look: usize, behind: usize) -> Option<(u32, usize)> {
-    let left = (look << behind) % (1 << LOOK_BITS) << (32 - LOOK_BITS);
+    let left = ((look << behind) % (1 << LOOK_BITS)) << (32 - LOOK_BITS);
     let mut length = LENGTH_MIN;
     while length + behind <= LOOK_BITS {
         if (left as u64) < CANON.end[length] {

@@ -64,7 +64,7 @@ impl Places {
             .find(|index| is_it(*index))
     }
 
-    /// Notes the entry that comes next: in a slot of the same tag or of a dead entry, else in that of the oldest.
+    /// Notes the newest entry: in a slot of the same tag or of a dead entry, else in that of the oldest.
     pub(super) fn note(&mut self, hash: u64, alive: Alive) {
         self.slots.resize(SLOTS, Slot::default());
         let (home, tag) = split(hash);
@@ -77,7 +77,7 @@ impl Places {
         if let Some(slot) = best.and_then(|place| self.slots.get_mut(place)) {
             *slot = Slot {
                 tag,
-                number: alive.next,
+                number: alive.next.wrapping_sub(1),
             };
         }
     }

@@ -63,6 +63,11 @@ impl<T: Copy> Table<T> {
         self.bytes
     }
 
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.lines.capacity()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -84,22 +89,25 @@ impl<T: Copy> Table<T> {
         })
     }
 
-    /// Puts a line in front. One that is larger than the table empties it, and is not kept itself. Says whether it is.
-    pub(super) fn insert(&mut self, line: &[u8], name_length: usize, note: T) -> bool {
-        let size = line.len() - AROUND + ENTRY_BYTES;
+    /// Puts an entry in front. One that is larger than the table empties it, and is not kept itself. Says whether it is.
+    pub(super) fn insert(&mut self, name: &[u8], value: &[u8], note: T) -> bool {
+        let size = size(name.len(), value.len());
         self.evict(self.bytes_max.saturating_sub(size));
         if size > self.bytes_max {
             return false;
         }
-        self.make_room(line.len());
+        let length = name.len() + value.len() + AROUND;
+        self.make_room(length);
         // All lines together are shorter than twice the table, whose size has 32 bits.
         self.entries.push_front(Entry {
             at: self.lines.len() as u32,
-            length: line.len() as u32,
-            name_length: name_length as u32,
+            length: length as u32,
+            name_length: name.len() as u32,
             note,
         });
-        self.lines.extend_from_slice(line);
+        for part in [name, b": ", value, b"\r\n"] {
+            self.lines.extend_from_slice(part);
+        }
         self.bytes += size;
         true
     }
