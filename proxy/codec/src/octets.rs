@@ -50,7 +50,18 @@ pub(crate) fn is_token(bytes: &[u8]) -> bool {
 
 /// A name as HTTP/2 has it.
 pub(crate) fn is_lower_token(bytes: &[u8]) -> bool {
-    is_token(bytes) && !bytes.iter().any(u8::is_ascii_uppercase)
+    is_token(bytes) && !has_upper(bytes)
+}
+
+/// Of a token, which is ASCII.
+#[inline]
+pub(crate) fn has_upper(token: &[u8]) -> bool {
+    // From `A` on the first sum has the high bit, from behind `Z` on the second.
+    !every(token, |word| {
+        let from_a = word.wrapping_add(ONES * u64::from(0x80 - b'A'));
+        let behind_z = word.wrapping_add(ONES * u64::from(0x7f - b'Z'));
+        from_a & !behind_z & HIGH
+    })
 }
 
 /// What the value of a field may hold: no control character but HTAB. Bytes from 0x80 are opaque.

@@ -9,6 +9,8 @@ mod hash;
 mod huffman;
 mod integer;
 mod places;
+mod said;
+mod seen;
 mod static_table;
 mod table;
 

@@ -93,8 +93,8 @@ const fn canon() -> Canon {
 /// How many bits are looked at at once: enough for two of the most common bytes.
 const LOOK_BITS: usize = 12;
 
-/// Of each look: one or two bytes, in the third byte how many, in the fourth the length of their codes. None when the
-/// code is longer than the look.
+/// Of each look: the length of the codes in the lowest byte, then how many there are, then one or two bytes. Zero when
+/// the code is longer than the look.
 static LOOKS: [u32; 1 << LOOK_BITS] = looks();
 
 const fn looks() -> [u32; 1 << LOOK_BITS] {
@@ -103,8 +103,8 @@ const fn looks() -> [u32; 1 << LOOK_BITS] {
     while look < looks.len() {
         if let Some((first, used)) = whole(look, 0) {
             looks[look] = match whole(look, used) {
-                Some((second, both)) => (both as u32) << 24 | 2 << 16 | second << 8 | first,
-                None => (used as u32) << 24 | 1 << 16 | first,
+                Some((second, both)) => second << 24 | first << 16 | 2 << 8 | both as u32,
+                None => first << 16 | 1 << 8 | used as u32,
             };
         }
         look += 1;
@@ -142,21 +142,23 @@ fn decode_into(code: &[u8], room: &mut [u8]) -> Result<usize, BadBlock> {
         bits: 0,
         count: 0,
         rest: code,
+        end: code.last_chunk::<8>().map(|word| u64::from_be_bytes(*word)),
     };
     let mut at = 0;
     loop {
         bits.refill();
         while bits.count >= LOOK_BITS {
             let look = LOOKS[(bits.bits >> (64 - LOOK_BITS)) as usize];
-            let [first, second, count, used] = look.to_le_bytes();
-            if count == 0 {
+            if look == 0 {
                 break;
             }
+            let [used, count, bytes @ ..] = look.to_le_bytes();
             if let Some(to) = room.get_mut(at..at + 2) {
-                to.copy_from_slice(&[first, second]);
+                to.copy_from_slice(&bytes);
             }
             at += usize::from(count);
-            bits.skip(usize::from(used));
+            bits.bits = bits.bits.wrapping_shl(look);
+            bits.count -= usize::from(used);
         }
         if bits.count >= LENGTH_MAX || bits.rest.is_empty() {
             let Some(byte) = bits.long()? else {
@@ -177,6 +179,8 @@ struct Bits<'a> {
     /// How many of them are there. Those behind may be there too.
     count: usize,
     rest: &'a [u8],
+    /// The last eight bytes.
+    end: Option<u64>,
 }
 
 impl Bits<'_> {
@@ -185,6 +189,13 @@ impl Bits<'_> {
         if let Some(word) = self.rest.first_chunk::<8>() {
             self.bits |= u64::from_be_bytes(*word) >> self.count;
             let bytes = (63 - self.count) / 8;
+            self.rest = self.rest.get(bytes..).unwrap_or_default();
+            self.count += bytes * 8;
+            return;
+        }
+        if let (Some(end), length @ 1..) = (self.end, self.rest.len()) {
+            self.bits |= end << (64 - 8 * length) >> self.count;
+            let bytes = length.min((63 - self.count) / 8);
             self.rest = self.rest.get(bytes..).unwrap_or_default();
             self.count += bytes * 8;
             return;

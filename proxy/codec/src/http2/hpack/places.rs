@@ -32,10 +32,16 @@ pub(super) struct Alive {
 }
 
 impl Alive {
-    /// How many entries are newer.
+    /// Of the entry in front of which there are so many.
     #[inline]
-    fn age(self, number: u16) -> usize {
-        usize::from(self.next.wrapping_sub(number).wrapping_sub(1))
+    pub(super) fn number(self, age: usize) -> u16 {
+        self.next.wrapping_sub(1).wrapping_sub(age as u16)
+    }
+
+    /// How many entries are newer; more than there are, if it is no longer alive.
+    #[inline]
+    pub(super) fn age(self, number: u16) -> usize {
+        usize::from(self.number(0).wrapping_sub(number))
     }
 
     #[inline]
@@ -77,7 +83,7 @@ impl Places {
         if let Some(slot) = best.and_then(|place| self.slots.get_mut(place)) {
             *slot = Slot {
                 tag,
-                number: alive.next.wrapping_sub(1),
+                number: alive.number(0),
             };
         }
     }

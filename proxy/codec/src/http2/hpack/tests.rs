@@ -306,12 +306,12 @@ fn what_comes_again_is_indexed() {
         ":method: PUT|:path: /a|:status: 418",
         &["---", "+++", "DDD"],
     );
-    check(
-        ":path: /a?b|x-request-id: 1|traceparent: 2",
-        &["---", "---", "---"],
-    );
-    check("server: a|X-Own: b|x-own: c", &["---", "+++", "DDD"]);
+    check(":path: /a?b", &["-", "-", "-"]);
+    check("server: a|X-Own: b|x-own: c", &["--+", "++D", "DDD"]);
     check("x-OWN: b", &["D"]);
+    check("x-other: 1", &["-"]);
+    check("x-other: 2", &["+"]);
+    check("x-other: 3", &["-"]);
     // What is never to be indexed here is neither found nor kept.
     check(
         "!server: a|!X-Own: b|authorization: c|cookie: d|set-cookie: e",
@@ -319,7 +319,7 @@ fn what_comes_again_is_indexed() {
     );
     check("x-api-key: a|x-auth-token: b|csrf: c", &["---"; 3]);
     check(&format!("x-long: {}", "x".repeat(1000)), &["-"; 3]);
-    check(&format!("x-long: {}", "x".repeat(900)), &["-", "+", "D"]);
+    check(&format!("x-shorter: {}", "x".repeat(900)), &["-", "+", "D"]);
 }
 
 #[test]
@@ -464,7 +464,7 @@ fn ours(decoder: &mut Decoder, block: &[u8]) -> Result<Texts, BadBlock> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
     fn what_is_written_is_read(blocks in prop::collection::vec(block(), 1..30)) {
