@@ -28,15 +28,29 @@ const FORBIDDEN: KnownSet = KnownSet::of(&[
 /// What most fields are not.
 const SPECIAL: KnownSet = FORBIDDEN.and(KnownSet::of(&[Known::Te, Known::Cookie]));
 
-/// Room that most heads fit in.
-const LINES_ROOM: usize = 1024;
-const FIELDS_ROOM: usize = 20;
+/// How much is made ready, so that most fit without growing.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    lines: usize,
+    fields: usize,
+}
+
+/// Of a head, with what is added to it later.
+pub(super) const HEAD: Room = Room {
+    lines: 1024,
+    fields: 20,
+};
+/// Of trailers, such as those of gRPC.
+pub(super) const TRAILERS: Room = Room {
+    lines: 128,
+    fields: 4,
+};
 
 impl<'l> Reading<'l> {
-    pub(super) fn new(limits: &'l HeadLimits, joins_cookies: bool) -> Self {
+    pub(super) fn new(limits: &'l HeadLimits, room: Room, joins_cookies: bool) -> Self {
         Self {
             limits,
-            fields: Fields::with_room(LINES_ROOM, FIELDS_ROOM),
+            fields: Fields::with_room(room.lines, room.fields),
             bytes: 0,
             joins_cookies,
             bad: None,

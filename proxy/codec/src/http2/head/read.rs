@@ -1,6 +1,6 @@
 //! Heads out of header blocks.
 
-use super::fields::Reading;
+use super::fields::{HEAD, Reading, TRAILERS};
 use super::{BadHead, Malformed, RequestHead, Scheme};
 use crate::authority::Authority;
 use crate::content_length::content_length;
@@ -18,7 +18,7 @@ pub fn decode_request(
     block: &[u8],
     limits: &HeadLimits,
 ) -> Result<Result<RequestHead, BadHead>, BadBlock> {
-    let mut reading = Reading::new(limits, true);
+    let mut reading = Reading::new(limits, HEAD, true);
     let mut said = RequestLine::default();
     decoder.decode(block, |field| {
         reading.take(field, |pseudo, value| said.take(pseudo, value, limits));
@@ -32,7 +32,7 @@ pub fn decode_response(
     block: &[u8],
     limits: &HeadLimits,
 ) -> Result<Result<ResponseHead, BadHead>, BadBlock> {
-    let mut reading = Reading::new(limits, false);
+    let mut reading = Reading::new(limits, HEAD, false);
     let mut status = None;
     decoder.decode(block, |field| {
         reading.take(field, |pseudo, value| match pseudo {
@@ -57,7 +57,7 @@ pub fn decode_trailers(
     block: &[u8],
     limits: &HeadLimits,
 ) -> Result<Result<Fields, BadHead>, BadBlock> {
-    let mut reading = Reading::new(limits, false);
+    let mut reading = Reading::new(limits, TRAILERS, false);
     decoder.decode(block, |field| {
         reading.take(field, |_, _| Err(Malformed::Pseudo.into()));
     })?;
