@@ -7,27 +7,29 @@ const MIX: u64 = 0x517c_c1b7_2722_0a95;
 #[inline]
 pub(super) fn hash(before: u64, bytes: &[u8]) -> u64 {
     let mut sum = mix(before, bytes.len() as u64);
-    let (words, _) = bytes.as_chunks::<8>();
+    let (words, rest) = bytes.as_chunks::<8>();
     for word in words {
         sum = mix(sum, u64::from_le_bytes(*word));
     }
-    // The last word overlaps the one before it.
-    let last = match (bytes.last_chunk::<8>(), bytes) {
-        (Some(_), _) if words.len() * 8 == bytes.len() => return finish(sum),
-        (Some(last), _) => u64::from_le_bytes(*last),
-        (None, []) => return finish(sum),
-        (None, [one]) => u64::from(*one),
-        (None, [first, .., last]) => match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
-            (Some(low), Some(high)) => {
-                u64::from(u32::from_le_bytes(*low)) | u64::from(u32::from_le_bytes(*high)) << 32
-            }
-            _ => {
-                let middle = bytes.get(bytes.len() / 2).copied().unwrap_or_default();
-                u64::from(u32::from_le_bytes([*first, middle, *last, 0]))
-            }
-        },
-    };
-    finish(mix(sum, last))
+    if !rest.is_empty() {
+        // Overlaps the word before it, if there is one.
+        let last = bytes.last_chunk::<8>();
+        sum = mix(
+            sum,
+            last.map_or_else(|| short(rest), |last| u64::from_le_bytes(*last)),
+        );
+    }
+    finish(sum)
+}
+
+/// Up to seven bytes, some of them twice.
+#[inline]
+fn short(bytes: &[u8]) -> u64 {
+    if let (Some(low), Some(high)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        return u64::from(u32::from_le_bytes(*low)) | u64::from(u32::from_le_bytes(*high)) << 32;
+    }
+    let byte = |place: usize| bytes.get(place).copied().unwrap_or_default();
+    u64::from(u32::from_le_bytes([byte(0), byte(1), byte(2), 0]))
 }
 
 #[inline]
