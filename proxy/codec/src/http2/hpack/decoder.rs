@@ -96,6 +96,12 @@ impl Decoder {
         Ok(())
     }
 
+    /// Gives back the memory that only work needs, when the connection falls idle.
+    pub fn give_back(&mut self) {
+        self.table.shrink();
+        self.line = Vec::new();
+    }
+
     /// How many entries there are, and their bytes.
     #[cfg(test)]
     pub(super) fn table_size(&self) -> (usize, usize) {

@@ -74,6 +74,12 @@ impl Encoder {
         self.change = Some(Change { least, last });
     }
 
+    /// Gives back the memory that only work needs, when the connection falls idle.
+    pub fn give_back(&mut self) {
+        self.said.shrink();
+        self.lower = Vec::new();
+    }
+
     /// Begins a block. If the table's size has changed, the peer is told (RFC 7541 §4.2).
     pub fn begin(&mut self, out: &mut Vec<u8>) {
         let Some(Change { least, last }) = self.change.take() else {

@@ -61,6 +61,12 @@ impl Said {
         self.table.resize(bytes_max);
     }
 
+    /// Holds no more memory than the entries need. What is found by hash only is said once more.
+    pub(super) fn shrink(&mut self) {
+        self.table.shrink();
+        self.places = Places::default();
+    }
+
     /// Where the field is.
     #[inline]
     pub(super) fn find(&mut self, text: Text<'_>) -> Found {

@@ -112,6 +112,13 @@ impl<T: Copy> Table<T> {
         true
     }
 
+    /// Holds no more memory than the entries need.
+    pub(super) fn shrink(&mut self) {
+        self.forget_dead();
+        self.lines.shrink_to_fit();
+        self.entries.shrink_to_fit();
+    }
+
     fn evict(&mut self, bytes_max: usize) {
         while self.bytes > bytes_max
             && let Some(oldest) = self.entries.pop_back()
@@ -129,15 +136,8 @@ impl<T: Copy> Table<T> {
         if self.lines.len() + more <= self.lines.capacity() {
             return;
         }
-        let dead = self
-            .entries
-            .back()
-            .map_or(self.lines.len(), |oldest| oldest.at as usize);
-        if dead >= (self.lines.len() - dead) / 2 {
-            self.lines.drain(..dead);
-            for entry in &mut self.entries {
-                entry.at -= dead as u32;
-            }
+        if self.dead() >= (self.lines.len() - self.dead()) / 2 {
+            self.forget_dead();
         }
         let needed = self.lines.len() + more;
         if needed > self.lines.capacity() {
@@ -146,6 +146,20 @@ impl<T: Copy> Table<T> {
                 .max(needed)
                 .max(ROOM_MIN);
             self.lines.reserve_exact(room - self.lines.len());
+        }
+    }
+
+    /// How many bytes there are in front of the oldest entry's line.
+    fn dead(&self) -> usize {
+        let oldest = self.entries.back();
+        oldest.map_or(self.lines.len(), |oldest| oldest.at as usize)
+    }
+
+    fn forget_dead(&mut self) {
+        let dead = self.dead();
+        self.lines.drain(..dead);
+        for entry in &mut self.entries {
+            entry.at -= dead as u32;
         }
     }
 }

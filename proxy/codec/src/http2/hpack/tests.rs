@@ -342,6 +342,35 @@ fn the_oldest_entries_go() {
 }
 
 #[test]
+fn an_idle_connection_keeps_its_table_alone() {
+    let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new(4096));
+    let give_back = |encoder: &mut Encoder, decoder: &mut Decoder| {
+        encoder.give_back();
+        decoder.give_back();
+    };
+    give_back(&mut encoder, &mut decoder);
+    assert_eq!(decoder.room(), 0);
+    let long = format!("x-long: {}", "v".repeat(900));
+    for field in ["a: b", "a: c", &long, "a: b"] {
+        for _ in 0..3 {
+            encode(&mut encoder, &mut decoder, field);
+        }
+        assert_eq!(encode(&mut encoder, &mut decoder, field), "D", "{field}");
+        give_back(&mut encoder, &mut decoder);
+        assert_eq!(encode(&mut encoder, &mut decoder, field), "D", "{field}");
+    }
+    let (count, bytes) = decoder.table_size();
+    assert_eq!(decoder.room(), bytes - count * (32 - 4));
+    // What the peer pushes out leaves nothing behind.
+    encoder.limit_table(938 + 34);
+    assert_eq!(encode(&mut encoder, &mut decoder, "a: b"), "D");
+    assert_eq!(decoder.table_size(), (2, 938 + 34));
+    decoder.give_back();
+    assert_eq!(decoder.room(), 938 + 34 - 2 * (32 - 4));
+    assert_eq!(encode(&mut encoder, &mut decoder, &long), "D");
+}
+
+#[test]
 fn a_smaller_table_is_told() {
     let check = |limits: &[usize], expected: &str| {
         let mut encoder = Encoder::new();
