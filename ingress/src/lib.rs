@@ -16,6 +16,7 @@ mod tables;
 use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener;
+use std::sync::Arc;
 
 use meshgate_api::push::node::Role;
 use meshgate_proxy::push::link::{
@@ -59,12 +60,31 @@ pub struct Ending {
     pub replaced: CancellationToken,
 }
 
+/// The sockets of an edge: those that people and probes use, and those of the listeners of any moment.
+#[derive(Debug)]
+pub struct Sockets {
+    engine: Engine,
+    admin: Vec<(&'static str, TcpListener)>,
+}
+
+impl Sockets {
+    /// Other descriptors of all that are open now, by name: the listener's, "ready" and "metrics".
+    pub fn now(&self) -> Result<Vec<(Arc<str>, TcpListener)>, EdgeError> {
+        let listeners = self.engine.sockets();
+        let mut all = listeners.map_err(EdgeError::socket("listening"))?;
+        for (name, socket) in &self.admin {
+            let other = socket.try_clone().map_err(EdgeError::socket(name))?;
+            all.push(((*name).into(), other));
+        }
+        Ok(all)
+    }
+}
+
 /// An edge with its sockets open and nothing accepted yet.
 #[derive(Debug)]
 pub struct Edge {
     engine: Engine,
     source: Source,
-    listeners: Vec<Listener>,
     admin: [AdminSocket; 2],
 }
 
@@ -89,10 +109,11 @@ impl Edge {
             ..EngineOptions::default()
         })
         .map_err(EdgeError::Engine)?;
-        let listeners = listeners([
+        let wanted = [
             (options.http, ListenerKind::EdgeHttp),
             (options.https, ListenerKind::EdgeHttps),
-        ])?;
+        ];
+        listen(&engine, wanted)?;
         let admin = |name, at: ListenAt| {
             Ok(AdminSocket {
                 name,
@@ -103,7 +124,6 @@ impl Edge {
         Ok(Self {
             engine,
             source: options.source,
-            listeners,
             admin: [
                 admin("ready", options.ready)?,
                 admin("metrics", options.metrics)?,
@@ -111,20 +131,16 @@ impl Edge {
         })
     }
 
-    /// Other descriptors of all its sockets, by name ("http", "https", "ready", "metrics"), to hand them on.
-    pub fn sockets(&self) -> Result<Vec<(&'static str, TcpListener)>, EdgeError> {
-        let listeners = self.listeners.iter();
-        let listeners = listeners.map(|listener| (listener.kind.name(), &listener.socket));
-        let admin = self.admin.iter().map(|admin| (admin.name, &admin.socket));
-        listeners
-            .chain(admin)
-            .map(|(name, socket)| {
-                let other = socket
-                    .try_clone()
-                    .map_err(|source| EdgeError::Socket { name, source })?;
-                Ok((name, other))
-            })
-            .collect()
+    /// Its sockets, to hand them on while it runs.
+    pub fn sockets(&self) -> Result<Sockets, EdgeError> {
+        let admin = self.admin.iter().map(|AdminSocket { name, socket, .. }| {
+            let socket = socket.try_clone();
+            Ok((*name, socket.map_err(EdgeError::socket(name))?))
+        });
+        Ok(Sockets {
+            engine: self.engine.clone(),
+            admin: admin.collect::<Result<_, _>>()?,
+        })
     }
 
     /// Serves until the end. `serving` is called when connections are accepted.
@@ -155,7 +171,7 @@ impl Edge {
                 return Ok(());
             }
             later.into_iter().for_each(|socket| admin.serve(socket));
-            let run = std::pin::pin!(engine.run(self.listeners, shutdown.clone()));
+            let run = std::pin::pin!(engine.run(shutdown.clone()));
             accept(run, || {
                 readiness.met(LISTENERS);
                 info!("serving");
@@ -311,20 +327,23 @@ impl AdminServers<'_> {
     }
 }
 
-fn listeners(wanted: [(Option<ListenAt>, ListenerKind); 2]) -> Result<Vec<Listener>, EdgeError> {
-    let mut listeners = Vec::new();
+fn listen(engine: &Engine, wanted: [(Option<ListenAt>, ListenerKind); 2]) -> Result<(), EdgeError> {
+    let mut is_any = false;
     for (at, kind) in wanted {
         let Some(at) = at else { continue };
-        listeners.push(Listener {
+        let listener = Listener {
+            name: kind.name().into(),
             socket: open(at, kind.name())?,
             kind,
             limits: ListenerLimits::default(),
-        });
+        };
+        engine.open(listener).map_err(EdgeError::Engine)?;
+        is_any = true;
     }
-    if listeners.is_empty() {
-        return Err(EdgeError::NoListener);
+    match is_any {
+        true => Ok(()),
+        false => Err(EdgeError::NoListener),
     }
-    Ok(listeners)
 }
 
 fn open(at: ListenAt, name: &'static str) -> Result<TcpListener, EdgeError> {
@@ -337,9 +356,7 @@ fn open(at: ListenAt, name: &'static str) -> Result<TcpListener, EdgeError> {
             host_sockets::ask(&server, &name).map_err(EdgeError::HostSocket)?
         }
     };
-    let at = socket
-        .local_addr()
-        .map_err(|source| EdgeError::Socket { name, source })?;
+    let at = socket.local_addr().map_err(EdgeError::socket(name))?;
     info!(%at, listener = name, "listening");
     Ok(socket)
 }
@@ -372,4 +389,10 @@ pub enum EdgeError {
     /// The engine.
     #[error("the engine failed")]
     Engine(#[source] EngineError),
+}
+
+impl EdgeError {
+    fn socket(name: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Socket { name, source }
+    }
 }

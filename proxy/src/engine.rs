@@ -1,7 +1,8 @@
 //! The engine as its owner sees it: options in, snapshots and identities swapped, listeners run.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::record::{RecordFormat, Recorder};
 use crate::snapshot::Snapshot;
 use crate::tls::MeshTls;
+use crate::worker::Listeners;
 
 /// Asks the owner about a destination that the snapshot does not know.
 pub trait UnknownDestination: fmt::Debug + Send + Sync {
@@ -65,6 +67,13 @@ impl Default for EngineOptions {
     }
 }
 
+impl EngineOptions {
+    /// Threads that serve connections; without one there would be no proxy.
+    pub(crate) fn workers(&self) -> usize {
+        self.workers.max(1)
+    }
+}
+
 /// The engine of one proxy. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Engine {
@@ -78,6 +87,7 @@ pub(crate) struct Shared {
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) mesh: ArcSwapOption<MeshTls>,
     pub(crate) limits: LimitBook,
+    pub(crate) listeners: Listeners,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) recorder: Recorder,
     pub(crate) local: crate::local::LocalApplications,
@@ -101,17 +111,20 @@ pub enum EngineError {
         index: usize,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A listening socket cannot be used.
-    #[error("cannot use the {name} listener")]
+    #[error("cannot use the listener {name:?}")]
     Listener {
-        /// Its kind.
-        name: &'static str,
+        /// What its owner calls it.
+        name: Arc<str>,
         /// Why.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
+    /// It drains, or has ended.
+    #[error("the engine opens no listener any more: it is ending")]
+    Over,
     /// A worker ended by a defect.
     #[error("worker {index} ended unexpectedly")]
     WorkerLost {
@@ -132,6 +145,7 @@ impl Engine {
                 snapshot,
                 mesh: ArcSwapOption::empty(),
                 limits: LimitBook::default(),
+                listeners: Listeners::new(options.workers()),
                 metrics,
                 local: crate::local::LocalApplications::default(),
                 edge_tls,
@@ -172,13 +186,26 @@ impl Engine {
         &self.shared.metrics
     }
 
+    /// Takes connections in at this listener, once the engine runs. One of the same name is closed then; between the two
+    /// nobody is refused.
+    pub fn open(&self, listener: Listener) -> Result<(), EngineError> {
+        self.shared.listeners.open(listener)
+    }
+
+    /// Takes no more connections in at the listener of that name, if there is one. Its connections finish, until the
+    /// drain's deadline; those of others know nothing of it.
+    pub fn close(&self, name: &str) -> bool {
+        self.shared.listeners.close(name)
+    }
+
+    /// The sockets of all listeners that are open now, by the listener's name, to hand them on.
+    pub fn sockets(&self) -> io::Result<Vec<(Arc<str>, TcpListener)>> {
+        self.shared.listeners.sockets()
+    }
+
     /// Serves until `shutdown` fires and connections have drained (or the drain deadline has passed). The listeners
-    /// stop accepting at once.
-    pub async fn run(
-        &self,
-        listeners: Vec<Listener>,
-        shutdown: CancellationToken,
-    ) -> Result<(), EngineError> {
-        crate::worker::run(self.shared.clone(), listeners, shutdown).await
+    /// stop accepting at once, and no other is opened any more.
+    pub async fn run(&self, shutdown: CancellationToken) -> Result<(), EngineError> {
+        crate::worker::run(self.shared.clone(), shutdown).await
     }
 }

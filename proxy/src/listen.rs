@@ -1,11 +1,14 @@
 //! Where connections come from.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A listening socket and what its connections mean.
 #[derive(Debug)]
 pub struct Listener {
+    /// What its owner calls it, among those of one engine.
+    pub name: Arc<str>,
     /// Bound and listening; the engine makes it non-blocking, and closes it when it stops accepting.
     pub socket: TcpListener,
     /// What its connections mean.

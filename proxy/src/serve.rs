@@ -28,6 +28,9 @@ use crate::io::Io;
 use crate::listen::{ListenerKind, ListenerLimits};
 use crate::worker::Tasks;
 
+/// While draining, an idle connection may still bring a request for so long: HTTP/1 cannot say goodbye first.
+const DRAIN_LINGER_MAX: Duration = Duration::from_secs(5);
+
 /// One connection from a client, as every request on it sees it.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
@@ -107,6 +110,12 @@ impl Connection {
 
     pub(crate) fn scheme(&self) -> &'static str {
         if self.tls { "https" } else { "http" }
+    }
+
+    /// Returns when the connection had its time to bring one more request after the drain began.
+    async fn lingered(&self) {
+        self.drain.cancelled().await;
+        tokio::time::sleep(DRAIN_LINGER_MAX.min(self.shared.options.drain / 2)).await;
     }
 
     /// Where the own application listens on this port.

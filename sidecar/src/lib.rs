@@ -101,14 +101,16 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Si
         &background,
     );
 
-    let listeners = listeners(sockets.outbound, sockets.inbound, sockets.mtls);
+    for listener in listeners(sockets.outbound, sockets.inbound, sockets.mtls) {
+        engine.open(listener).map_err(SidecarError::Engine)?;
+    }
     let serving = async {
         let known = workload_known.wait_for(|known| *known);
         if shutdown.run_until_cancelled(known).await.is_none() {
             return Ok(());
         }
         info!("serving");
-        engine.run(listeners, shutdown.clone()).await
+        engine.run(shutdown.clone()).await
     };
     let leaving = async {
         shutdown.cancelled().await;
@@ -201,7 +203,8 @@ async fn intercept(options: &Options, outbound: &TcpListener) -> Result<(), Side
 
 fn listeners(outbound: TcpListener, inbound: TcpListener, mtls: TcpListener) -> Vec<Listener> {
     let asked = OriginalDestination::Kernel;
-    let listener = |socket, kind| Listener {
+    let listener = |socket, kind: ListenerKind| Listener {
+        name: kind.name().into(),
         socket,
         kind,
         limits: ListenerLimits::mesh(),

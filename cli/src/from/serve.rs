@@ -1,6 +1,5 @@
 //! The edge, what feeds it, and who comes after it, in one process.
 
-use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -35,10 +34,7 @@ async fn run(args: &IngressArgs) -> anyhow::Result<()> {
     let edge = Edge::open(options).context("the edge")?;
     let control = control(args, predecessor.as_mut())?;
     let sockets = edge.sockets().context("the edge")?;
-    let sockets = sockets
-        .into_iter()
-        .map(|(name, socket)| (name, OwnedFd::from(socket)));
-    let succession = Succession::new(sockets.collect(), control, ending.clone(), program);
+    let succession = Succession::new(sockets, control, ending.clone(), program);
     let (told, serving) = oneshot::channel();
     let feed = async {
         follower.give_first(&giver).await?;

@@ -15,7 +15,7 @@ pub(super) async fn clear(connection: Connection, mut io: Io) {
     let looking = detect(&mut io, connection.limits.header_timeout);
     let detected = tokio::select! {
         detected = looking => detected,
-        () = connection.drain.cancelled() => return,
+        () = connection.lingered() => return,
     };
     match detected {
         Detected::Spoke(Spoken::Http2, ahead) => {

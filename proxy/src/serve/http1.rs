@@ -1,7 +1,6 @@
 //! HTTP/1 connections: one request after the other, each told as the same story.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::StatusCode;
 use meshgate_codec::http1::{Framing, Persist, StatusLine, encode_response};
@@ -18,9 +17,6 @@ use crate::io::Io;
 use crate::reply::{self, Manner};
 use crate::story::{Answer, Received, answer};
 use crate::tcp;
-
-/// While draining, an idle connection may still bring a request for so long: HTTP/1 cannot say goodbye first.
-const DRAIN_LINGER_MAX: Duration = Duration::from_secs(5);
 
 /// Serves a connection until the client, the deadline of a wait, or the drain ends it.
 pub(crate) async fn serve_http1(connection: Connection, io: Io) {
@@ -40,7 +36,7 @@ pub(crate) async fn serve_http1(connection: Connection, io: Io) {
                     return refuse(&connection, &server, &Refused::malformed(&refusal)).await;
                 }
             },
-            () = lingered(&connection) => return,
+            () = connection.lingered() => return,
         };
         served += 1;
         let last = served >= connection.limits.requests_max || Instant::now() >= old_at;
@@ -68,12 +64,6 @@ pub(crate) async fn serve_http1(connection: Connection, io: Io) {
             }
         }
     }
-}
-
-/// Returns when the connection had its time to bring one more request after the drain began.
-async fn lingered(connection: &Connection) {
-    connection.drain.cancelled().await;
-    tokio::time::sleep(DRAIN_LINGER_MAX.min(connection.shared.options.drain / 2)).await;
 }
 
 /// What an answer must know of its request.

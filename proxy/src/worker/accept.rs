@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::Tasks;
@@ -19,6 +19,7 @@ use crate::service::{Gate, Pass};
 /// A listener, shared by all workers, with the connections that came through it.
 #[derive(Debug)]
 pub(super) struct Door {
+    name: Arc<str>,
     kind: ListenerKind,
     limits: ListenerLimits,
     open: Arc<Gate>,
@@ -31,6 +32,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 impl Door {
     pub(super) fn new(listener: &Listener) -> Self {
         Self {
+            name: listener.name.clone(),
             kind: listener.kind,
             limits: listener.limits,
             open: Arc::default(),
@@ -38,54 +40,83 @@ impl Door {
         }
     }
 
+    /// What its owner calls it.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Takes connections in for ever.
     pub(super) async fn accept(
+        &self,
+        listener: &TcpListener,
+        shared: &Arc<Shared>,
+        tasks: &Tasks,
+        drain: &CancellationToken,
+    ) {
+        loop {
+            match listener.accept().await {
+                Ok(accepted) => self.admit(accepted, shared, tasks, drain),
+                Err(error) if is_the_clients(&error) => {}
+                Err(error) => {
+                    tracing::warn!(listener = self.name(), %error, "accepting pauses");
+                    shared.metrics.refused(self.kind.name(), "accept");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Takes in who stands before a door that closes: the kernel would reset those that it has let in.
+    pub(super) fn accept_rest(
         &self,
         listener: TcpListener,
         shared: &Arc<Shared>,
         tasks: &Tasks,
         drain: &CancellationToken,
-    ) {
-        let name = self.kind.name();
-        let metrics = &shared.metrics;
-        loop {
-            let (stream, client) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) if is_the_clients(&error) => continue,
-                Err(error) => {
-                    tracing::warn!(listener = name, %error, "accepting pauses");
-                    metrics.refused(name, "accept");
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
-            };
-            let Some(place) = self.open.try_enter(self.limits.connections) else {
-                metrics.refused(name, "connections");
-                continue;
-            };
-            let Some(visitor) = self.visitor(shared, client.ip().to_canonical()) else {
-                metrics.refused(name, "connections-per-client");
-                continue;
-            };
-            metrics.accepted(name);
-            let accepted = Accepted {
-                stream,
-                client,
-                kind: self.kind,
-                limits: self.limits,
-            };
-            let counted = Counted {
-                shared: shared.clone(),
-                name,
-                _place: place,
-                _visitor: visitor,
-            };
-            let (shared, owner, drain) = (shared.clone(), tasks.clone(), drain.clone());
-            tasks.spawn_connection(async move {
-                let _counted = counted;
-                serve(shared, owner, drain, accepted).await;
-            });
+    ) -> io::Result<()> {
+        // The runtime may not have heard of them yet.
+        let listener = listener.into_std()?;
+        while let Ok((stream, client)) = listener.accept() {
+            stream.set_nonblocking(true)?;
+            let stream = TcpStream::from_std(stream)?;
+            self.admit((stream, client), shared, tasks, drain);
         }
+        Ok(())
+    }
+
+    /// Serves a connection in a task of its own, or closes it where there is no place.
+    fn admit(
+        &self,
+        (stream, client): (TcpStream, SocketAddr),
+        shared: &Arc<Shared>,
+        tasks: &Tasks,
+        drain: &CancellationToken,
+    ) {
+        let (name, metrics) = (self.kind.name(), &shared.metrics);
+        let Some(place) = self.open.try_enter(self.limits.connections) else {
+            return metrics.refused(name, "connections");
+        };
+        let Some(visitor) = self.visitor(shared, client.ip().to_canonical()) else {
+            return metrics.refused(name, "connections-per-client");
+        };
+        metrics.accepted(name);
+        let accepted = Accepted {
+            stream,
+            client,
+            kind: self.kind,
+            limits: self.limits,
+        };
+        let counted = Counted {
+            shared: shared.clone(),
+            name,
+            _place: place,
+            _visitor: visitor,
+        };
+        let (shared, owner, drain) = (shared.clone(), tasks.clone(), drain.clone());
+        tasks.spawn_connection(async move {
+            let _counted = counted;
+            serve(shared, owner, drain, accepted).await;
+        });
     }
 
     /// A place among this client's connections; proxies in front of us stand for many clients.

@@ -219,7 +219,9 @@ impl Proxy {
         let engine = Engine::new(options).unwrap();
         let listeners: Vec<Listener> = kinds
             .into_iter()
-            .map(|(kind, limits)| Listener {
+            .enumerate()
+            .map(|(index, (kind, limits))| Listener {
+                name: format!("{index}").into(),
                 socket: std::net::TcpListener::bind("127.0.0.1:0").unwrap(),
                 kind,
                 limits,
@@ -229,10 +231,13 @@ impl Proxy {
             .iter()
             .map(|listener| listener.socket.local_addr().unwrap())
             .collect();
+        for listener in listeners {
+            engine.open(listener).unwrap();
+        }
         let shutdown = CancellationToken::new();
         let running = tokio::spawn({
             let (engine, shutdown) = (engine.clone(), shutdown.clone());
-            async move { engine.run(listeners, shutdown).await }
+            async move { engine.run(shutdown).await }
         });
         Self {
             engine,

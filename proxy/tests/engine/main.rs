@@ -18,6 +18,8 @@ mod kit;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod listeners;
+#[cfg(test)]
 mod mesh;
 #[cfg(test)]
 mod resilience;

@@ -1,12 +1,12 @@
 //! The old process's side.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use anyhow::{Context, bail};
-use meshgate_ingress::Ending;
+use meshgate_ingress::{Ending, Sockets};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,7 +24,7 @@ const OF_ONE_START: [&str; 2] = ["--take-over", "--take-over-fd="];
 /// Hands the sockets to whoever comes next.
 #[derive(Debug)]
 pub(in super::super) struct Succession {
-    sockets: Vec<(&'static str, OwnedFd)>,
+    sockets: Sockets,
     control: Option<ControlSocket>,
     ending: Ending,
     program: Program,
@@ -75,7 +75,7 @@ enum Outcome {
 
 impl Succession {
     pub(in super::super) fn new(
-        sockets: Vec<(&'static str, OwnedFd)>,
+        sockets: Sockets,
         control: Option<ControlSocket>,
         ending: Ending,
         program: Program,
@@ -151,10 +151,11 @@ impl Succession {
             other => bail!("{other:?} was said instead of {TAKE_OVER:?}"),
         }
         let control = self.control.iter().map(|socket| (CONTROL, socket.as_fd()));
-        let sockets = self
-            .sockets
+        // Those of this moment: listeners come and go.
+        let sockets = self.sockets.now().context("cannot hand over")?;
+        let sockets = sockets
             .iter()
-            .map(|(name, socket)| (*name, socket.as_fd()));
+            .map(|(name, socket)| (&**name, socket.as_fd()));
         let (names, descriptors): (Vec<&str>, Vec<BorrowedFd<'_>>) = sockets.chain(control).unzip();
         send(
             stream,

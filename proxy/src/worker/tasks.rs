@@ -1,0 +1,146 @@
+//! Who owns the tasks of a listener's connections.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio_util::task::TaskTracker;
+
+/// The tasks of one listener on one worker. They end at the drain's deadline at the latest.
+#[derive(Clone, Debug)]
+pub(crate) struct Tasks(Arc<Owned>);
+
+#[derive(Debug)]
+struct Owned {
+    worker: usize,
+    /// Waited for when draining.
+    connections: TaskTracker,
+    /// How to end those that do not end by themselves.
+    open: Mutex<Open>,
+    /// Not waited for: connections to endpoints, reapers. They end with the worker's runtime.
+    background: TaskTracker,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    /// Of the next task.
+    key: u64,
+    handles: HashMap<u64, AbortHandle>,
+}
+
+impl Tasks {
+    pub(crate) fn new(worker: usize) -> Self {
+        Self(Arc::new(Owned {
+            worker,
+            connections: TaskTracker::new(),
+            open: Mutex::default(),
+            background: TaskTracker::new(),
+        }))
+    }
+
+    /// Which worker this is; connections to endpoints are used by the worker that made them.
+    pub(crate) fn worker(&self) -> usize {
+        self.0.worker
+    }
+
+    /// A task that serves others and ends with them.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.background.spawn(task);
+    }
+
+    /// A task that a client waits for.
+    pub(crate) fn spawn_connection(&self, task: impl Future<Output = ()> + Send + 'static) {
+        // A task that ends at once has to wait for the lock: it is listed before it is taken off the list.
+        let mut open = self.0.open();
+        let key = open.key;
+        open.key += 1;
+        let listed = Listed(self.0.clone(), key);
+        let task = self.0.connections.spawn(async move {
+            let _listed = listed;
+            task.await;
+        });
+        open.handles.insert(key, task.abort_handle());
+    }
+
+    /// Waits for the connections to end, and ends those that have not when `patience` does. How many those were.
+    pub(super) async fn drain(&self, patience: Duration) -> usize {
+        let connections = &self.0.connections;
+        connections.close();
+        if tokio::time::timeout(patience, connections.wait())
+            .await
+            .is_ok()
+        {
+            return 0;
+        }
+        let left = std::mem::take(&mut self.0.open().handles);
+        left.values().for_each(AbortHandle::abort);
+        connections.wait().await;
+        left.len()
+    }
+}
+
+impl Owned {
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A task on the list; off it when dropped.
+struct Listed(Arc<Owned>, u64);
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        let handle = self.0.open().handles.remove(&self.1);
+        drop(handle);
+    }
+}
+
+/// How the HTTP library starts the tasks of a connection.
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, task: F) {
+        self.spawn(async move {
+            task.await;
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    struct Sets(Arc<AtomicBool>);
+
+    impl Drop for Sets {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_end_is_ended() {
+        let tasks = Tasks::new(0);
+        let dropped = Arc::new(AtomicBool::new(false));
+        let held = Sets(dropped.clone());
+        tasks.spawn_connection(async {});
+        tasks.spawn_connection(async move {
+            let _held = held;
+            pending().await
+        });
+        let second = tokio::time::Duration::from_secs(1);
+        assert_eq!(tasks.drain(second).await, 1, "the first has ended");
+        assert!(
+            dropped.load(Ordering::Relaxed),
+            "what it held is given back"
+        );
+        assert_eq!(tasks.drain(second).await, 0);
+    }
+}
