@@ -5,10 +5,13 @@ use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
-/// Longest line that is read at once: a word, five names, or a sentence.
-pub const LINE_BYTES_MAX: usize = 512;
-/// Most descriptors of one message; the kernel closes what comes beyond.
-pub const DESCRIPTORS_MAX: usize = 8;
+/// Longest line: a sentence, or a word and a name for each descriptor.
+pub const LINE_BYTES_MAX: usize = 32 * 1024;
+/// Most descriptors of one message: the kernel sends no more (SCM_MAX_FD).
+pub const DESCRIPTORS_MAX: usize = 253;
+
+/// Most lines are short.
+const READ_BYTES: usize = 1024;
 
 /// Reads once; adds what came to `bytes` and `descriptors`. Zero bytes are the end.
 pub fn read(
@@ -16,7 +19,7 @@ pub fn read(
     bytes: &mut Vec<u8>,
     descriptors: &mut Vec<OwnedFd>,
 ) -> io::Result<usize> {
-    let mut buffer = [0_u8; LINE_BYTES_MAX];
+    let mut buffer = [0_u8; READ_BYTES];
     let mut slices = [IoSliceMut::new(&mut buffer)];
     let mut control = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
     let message = recvmsg::<()>(

@@ -19,6 +19,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use meshgate_api::push::node::Role;
+use meshgate_proxy::listen::bind;
 use meshgate_proxy::push::link::{
     self, CERTIFICATE, CONFIGURATION, ControlOptions, Interests, Link, Wants,
 };
@@ -113,12 +114,13 @@ impl Edge {
             (options.http, ListenerKind::EdgeHttp),
             (options.https, ListenerKind::EdgeHttps),
         ];
-        listen(&engine, wanted)?;
+        listen(&engine, wanted, options.workers)?;
         let admin = |name, at: ListenAt| {
             Ok(AdminSocket {
                 name,
                 taken_over: matches!(at, ListenAt::Open(_)),
-                socket: open(at, name)?,
+                // Who asks here does not come by the thousand.
+                socket: open(at, name, 1)?.swap_remove(0),
             })
         };
         Ok(Self {
@@ -327,13 +329,17 @@ impl AdminServers<'_> {
     }
 }
 
-fn listen(engine: &Engine, wanted: [(Option<ListenAt>, ListenerKind); 2]) -> Result<(), EdgeError> {
+fn listen(
+    engine: &Engine,
+    wanted: [(Option<ListenAt>, ListenerKind); 2],
+    workers: usize,
+) -> Result<(), EdgeError> {
     let mut is_any = false;
     for (at, kind) in wanted {
         let Some(at) = at else { continue };
         let listener = Listener {
             name: kind.name().into(),
-            socket: open(at, kind.name())?,
+            sockets: open(at, kind.name(), workers)?,
             kind,
             limits: ListenerLimits::default(),
         };
@@ -346,19 +352,21 @@ fn listen(engine: &Engine, wanted: [(Option<ListenAt>, ListenerKind); 2]) -> Res
     }
 }
 
-fn open(at: ListenAt, name: &'static str) -> Result<TcpListener, EdgeError> {
-    let socket = match at {
+/// The sockets of one address, at least one: as many as are wanted where they are bound here, else what there is.
+fn open(at: ListenAt, name: &'static str, count: usize) -> Result<Vec<TcpListener>, EdgeError> {
+    let sockets = match at {
         ListenAt::Address(address) => {
-            TcpListener::bind(address).map_err(|source| EdgeError::Bind { address, source })?
+            bind(address, count).map_err(|source| EdgeError::Bind { address, source })?
         }
-        ListenAt::Open(socket) => socket,
+        ListenAt::Open(sockets) => sockets,
         ListenAt::HostSocket { server, name } => {
-            host_sockets::ask(&server, &name).map_err(EdgeError::HostSocket)?
+            vec![host_sockets::ask(&server, &name).map_err(EdgeError::HostSocket)?]
         }
     };
-    let at = socket.local_addr().map_err(EdgeError::socket(name))?;
-    info!(%at, listener = name, "listening");
-    Ok(socket)
+    let first = sockets.first().ok_or(EdgeError::NoSocket { name })?;
+    let at = first.local_addr().map_err(EdgeError::socket(name))?;
+    info!(%at, listener = name, sockets = sockets.len(), "listening");
+    Ok(sockets)
 }
 
 /// Why the edge cannot run.
@@ -374,6 +382,12 @@ pub enum EdgeError {
         address: std::net::SocketAddr,
         /// Why.
         source: io::Error,
+    },
+    /// Sockets that are open, and none is.
+    #[error("no {name} socket was handed over")]
+    NoSocket {
+        /// Which.
+        name: &'static str,
     },
     /// A socket that is open.
     #[error("cannot use the {name} socket")]

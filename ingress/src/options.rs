@@ -68,8 +68,8 @@ pub enum Source {
 pub enum ListenAt {
     /// Bound here.
     Address(SocketAddr),
-    /// Open already, and served by another process until this one serves.
-    Open(TcpListener),
+    /// All sockets of one address, open already, and served by another process until this one serves.
+    Open(Vec<TcpListener>),
     /// Opened by the host and handed over.
     HostSocket {
         /// The host's socket server.
@@ -91,9 +91,9 @@ impl fmt::Display for ListenAt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => write!(f, "{address}"),
-            Self::Open(listener) => match listener.local_addr() {
-                Ok(address) => write!(f, "{address}, taken over"),
-                Err(_) => f.write_str("a socket taken over"),
+            Self::Open(sockets) => match sockets.first().map(TcpListener::local_addr) {
+                Some(Ok(address)) => write!(f, "{address}, taken over"),
+                _ => f.write_str("sockets taken over"),
             },
             Self::HostSocket { server, name } => {
                 write!(f, "the host's socket {name:?} from {}", server.display())

@@ -1,16 +1,21 @@
 //! Where connections come from.
 
+mod bind;
+
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A listening socket and what its connections mean.
+pub use bind::bind;
+
+/// Listening sockets of one address and what its connections mean.
 #[derive(Debug)]
 pub struct Listener {
     /// What its owner calls it, among those of one engine.
     pub name: Arc<str>,
-    /// Bound and listening; the engine makes it non-blocking, and closes it when it stops accepting.
-    pub socket: TcpListener,
+    /// Bound and listening; the engine makes them non-blocking, and closes them when it stops accepting. One is shared by
+    /// all workers; of several (see [`bind`]) all are attended, however many workers there are.
+    pub sockets: Vec<TcpListener>,
     /// What its connections mean.
     pub kind: ListenerKind,
     /// How many connections, how large, how slow.

@@ -6,6 +6,7 @@ mod tasks;
 
 use std::sync::Arc;
 
+use futures::future::join_all;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -90,25 +91,31 @@ fn work(index: usize, shared: &Arc<Shared>, mut followed: Followed) -> Result<()
 /// One listener on one worker, from its first connection until the last has drained.
 async fn attend(worker: usize, shared: Arc<Shared>, entrance: Entrance) {
     let Entrance {
-        socket,
+        sockets,
         door,
         closed,
     } = entrance;
     let tasks = Tasks::new(worker);
     let drain = CancellationToken::new();
-    let listener = match tokio::net::TcpListener::from_std(socket) {
-        Ok(listener) => listener,
+    let listeners = sockets.into_iter().map(tokio::net::TcpListener::from_std);
+    let listeners: Vec<_> = match listeners.collect() {
+        Ok(listeners) => listeners,
         Err(error) => {
             let listener = door.name();
             return tracing::error!(worker, listener, %error, "a worker cannot listen");
         }
     };
+    let accepting = listeners
+        .iter()
+        .map(|listener| door.accept(listener, &shared, &tasks, &drain));
     tokio::select! {
-        () = door.accept(&listener, &shared, &tasks, &drain) => {}
+        _ = join_all(accepting) => {}
         () = closed.cancelled() => {}
     }
-    if let Err(error) = door.accept_rest(listener, &shared, &tasks, &drain) {
-        tracing::debug!(worker, listener = door.name(), %error, "the last connections are lost");
+    for listener in listeners {
+        if let Err(error) = door.accept_rest(listener, &shared, &tasks, &drain) {
+            tracing::debug!(worker, listener = door.name(), %error, "the last connections are lost");
+        }
     }
     drain.cancel();
     let left = tasks.drain(shared.options.drain).await;

@@ -205,7 +205,7 @@ fn listeners(outbound: TcpListener, inbound: TcpListener, mtls: TcpListener) -> 
     let asked = OriginalDestination::Kernel;
     let listener = |socket, kind: ListenerKind| Listener {
         name: kind.name().into(),
-        socket,
+        sockets: vec![socket],
         kind,
         limits: ListenerLimits::mesh(),
     };

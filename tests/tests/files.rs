@@ -585,9 +585,12 @@ fn take_overs_fail_no_request() {
     let clear = load(http, "/", &[Protocol::Http1]);
     let secure = load(edge.https, "/", &[Protocol::Https1, Protocol::Https2]);
     let probes = load(ready, "/readyz", &[Protocol::Http1]);
-    let taking_over = [site.arguments(), vec!["--take-over".into()]].concat();
-    for _ in 0..3 {
+    // More workers than sockets that are handed over, and fewer: none of the sockets may be left alone.
+    for workers in ["3", "1", "2"] {
         let before = [clear.asked(), secure.asked()];
+        let mut taking_over = [site.arguments(), vec!["--take-over".into()]].concat();
+        let given = taking_over.iter().position(|word| word == "--workers");
+        taking_over[given.expect("it is said") + 1] = workers.into();
         let next = Edge::start(&taking_over);
         next.log.until("took over", 1);
         assert_eq!((next.http, next.ready), (http, ready));
@@ -681,7 +684,7 @@ fn a_take_over_that_cannot_be_is_refused() {
     stranger.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("error: \"hello\" was said"), "{answer}");
     let mut quitter = UnixStream::connect(site.control()).expect("the control socket");
-    quitter.write_all(b"take-over 1\n").expect("it listens");
+    quitter.write_all(b"take-over 2\n").expect("it listens");
     drop(quitter);
     edge.log.until("this process goes on", 2);
     assert_eq!(edge.get("web.test", "/").0, 404);

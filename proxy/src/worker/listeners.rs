@@ -30,9 +30,9 @@ struct Set {
 #[derive(Debug)]
 pub(super) struct Open {
     name: Arc<str>,
-    socket: TcpListener,
-    /// Each worker's own handle, until it takes it.
-    entrances: Vec<Mutex<Option<TcpListener>>>,
+    sockets: Vec<TcpListener>,
+    /// Each worker's own handles, until it takes them.
+    entrances: Vec<Mutex<Option<Vec<TcpListener>>>>,
     door: Arc<Door>,
     closed: CancellationToken,
 }
@@ -40,7 +40,7 @@ pub(super) struct Open {
 /// What one worker needs of an open listener.
 #[derive(Debug)]
 pub(super) struct Entrance {
-    pub(super) socket: TcpListener,
+    pub(super) sockets: Vec<TcpListener>,
     pub(super) door: Arc<Door>,
     /// Fires when no more connections are taken in here.
     pub(super) closed: CancellationToken,
@@ -95,10 +95,12 @@ impl Listeners {
     /// Other handles of all sockets.
     pub(crate) fn sockets(&self) -> io::Result<Vec<(Arc<str>, TcpListener)>> {
         let set = self.set.borrow();
-        let sockets = set.open.iter();
-        sockets
-            .map(|open| Ok((open.name.clone(), open.socket.try_clone()?)))
-            .collect()
+        let each = |open: &Arc<Open>| {
+            let name = open.name.clone();
+            let socket = move |socket: &TcpListener| Ok((name.clone(), socket.try_clone()?));
+            open.sockets.iter().map(socket).collect::<Vec<_>>()
+        };
+        set.open.iter().flat_map(each).collect()
     }
 
     pub(super) fn follow(&self, worker: usize) -> Followed {
@@ -118,29 +120,45 @@ impl Set {
 
 impl Open {
     fn new(listener: Listener, workers: usize) -> io::Result<Self> {
-        listener.socket.set_nonblocking(true)?;
-        let entrances = (0..workers).map(|_| Ok(Mutex::new(Some(listener.socket.try_clone()?))));
+        let Listener { name, sockets, .. } = &listener;
+        let mut entrances: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
+        for (worker, socket) in pairs(workers, sockets.len()) {
+            sockets[socket].set_nonblocking(true)?;
+            entrances[worker].push(sockets[socket].try_clone()?);
+        }
+        let entrances = entrances.into_iter().map(|own| Mutex::new(Some(own)));
         Ok(Self {
-            entrances: entrances.collect::<io::Result<_>>()?,
-            name: listener.name.clone(),
+            name: name.clone(),
+            entrances: entrances.collect(),
             door: Arc::new(Door::new(&listener)),
-            socket: listener.socket,
+            sockets: listener.sockets,
             closed: CancellationToken::new(),
         })
     }
 
     fn entrance(&self, worker: usize) -> Option<Entrance> {
         let entrance = self.entrances.get(worker)?;
-        let socket = entrance
+        let sockets = entrance
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()?;
         Some(Entrance {
-            socket,
+            sockets,
             door: self.door.clone(),
             closed: self.closed.clone(),
         })
     }
+}
+
+/// Which worker attends which socket: everybody has one, and every one has somebody. The kernel may have put connections
+/// into any of them.
+fn pairs(workers: usize, sockets: usize) -> impl Iterator<Item = (usize, usize)> {
+    let count = if sockets == 0 {
+        0
+    } else {
+        workers.max(sockets)
+    };
+    (0..count).map(move |index| (index % workers, index % sockets))
 }
 
 /// The set as one worker sees it.
@@ -167,5 +185,23 @@ impl Followed {
                 return Vec::new();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pairs;
+
+    #[test]
+    fn every_socket_is_attended() {
+        let check = |workers, sockets, expected: &[(usize, usize)]| {
+            let found: Vec<_> = pairs(workers, sockets).collect();
+            assert_eq!(found, expected, "{workers} workers, {sockets} sockets");
+        };
+        check(2, 1, &[(0, 0), (1, 0)]);
+        check(2, 2, &[(0, 0), (1, 1)]);
+        check(2, 3, &[(0, 0), (1, 1), (0, 2)]);
+        check(3, 2, &[(0, 0), (1, 1), (2, 0)]);
+        check(1, 0, &[]);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use meshgate_proxy::{
     EndpointSpec, Engine, EngineOptions, Listener, ListenerKind, ListenerLimits, Policy, Protocol,
-    Rule, Service, ServiceSpec, Services, Snapshot, Target,
+    Rule, Service, ServiceSpec, Services, Snapshot, Target, listen,
 };
 use meshgate_routing::route::{HostName, HostRules, PathKind, PathMatch, RouteTable};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -216,20 +216,21 @@ impl Proxy {
         options: EngineOptions,
         kinds: impl IntoIterator<Item = (ListenerKind, ListenerLimits)>,
     ) -> Self {
+        let workers = options.workers;
         let engine = Engine::new(options).unwrap();
         let listeners: Vec<Listener> = kinds
             .into_iter()
             .enumerate()
             .map(|(index, (kind, limits))| Listener {
                 name: format!("{index}").into(),
-                socket: std::net::TcpListener::bind("127.0.0.1:0").unwrap(),
+                sockets: listen::bind("127.0.0.1:0".parse().unwrap(), workers).unwrap(),
                 kind,
                 limits,
             })
             .collect();
         let addresses = listeners
             .iter()
-            .map(|listener| listener.socket.local_addr().unwrap())
+            .map(|listener| listener.sockets[0].local_addr().unwrap())
             .collect();
         for listener in listeners {
             engine.open(listener).unwrap();

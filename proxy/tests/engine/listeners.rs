@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshgate_proxy::{EngineOptions, Listener, ListenerKind, ListenerLimits, Policy};
+use meshgate_proxy::{EngineOptions, Listener, ListenerKind, ListenerLimits, Policy, listen};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -18,11 +18,11 @@ use crate::kit::{
 const KEPT: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
 
 fn listener(name: &str) -> (Listener, SocketAddr) {
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = socket.local_addr().unwrap();
+    let sockets = listen::bind("127.0.0.1:0".parse().unwrap(), 2).unwrap();
+    let address = sockets[0].local_addr().unwrap();
     let listener = Listener {
         name: name.into(),
-        socket,
+        sockets,
         kind: ListenerKind::EdgeHttp,
         limits: ListenerLimits::default(),
     };
@@ -123,7 +123,7 @@ async fn one_takes_the_place_of_another_of_its_name() {
         .map(|(_, socket)| socket.local_addr().unwrap())
         .collect();
     at.sort();
-    let mut expected = vec![proxy.address(), new];
+    let mut expected = vec![proxy.address(), proxy.address(), new, new];
     expected.sort();
     assert_eq!(at, expected);
 }

@@ -1,9 +1,10 @@
 //! An edge is replaced by another process, and nobody who connects notices.
 //!
-//! The new process asks the old one for its sockets, over a unix socket: `take-over 1`, answered by `sockets` with their
-//! names and descriptors. Both hold them then. When the new one accepts, it says `serving` with the names of those that
-//! it keeps; the old one says `done`, stops accepting and drains. Whatever fails before that, the old one goes on as if
-//! nothing had been. A connection that neither has accepted waits in a queue that outlives the old process.
+//! The new process asks the old one for its sockets, over a unix socket: `take-over 2`, answered by `sockets` with a
+//! name for each descriptor; a listener of several sockets has them all handed over, for connections wait in each. Both
+//! hold them then. When the new one accepts, it says `serving` with the names of those that it keeps; the old one says
+//! `done`, stops accepting and drains. Whatever fails before that, the old one goes on as if nothing had been. A
+//! connection that neither has accepted waits in a queue that outlives the old process.
 //!
 //! The unix socket is the one of `--control-socket`, itself among the sockets handed over; or, when SIGUSR2 made the old
 //! process start the new one, one end of a pair.
@@ -20,7 +21,7 @@ pub(super) use predecessor::Predecessor;
 pub(super) use successor::{Program, Succession};
 
 /// What the new process says first; the number rises when the conversation changes.
-const TAKE_OVER: &str = "take-over 1";
+const TAKE_OVER: &str = "take-over 2";
 const SOCKETS: &str = "sockets";
 const SERVING: &str = "serving";
 const DONE: &str = "done";

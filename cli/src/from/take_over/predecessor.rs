@@ -75,28 +75,33 @@ impl Predecessor {
         })
     }
 
-    /// The socket of that name where it listens at the right address; else a new one is to be made.
+    /// The sockets of that name where they listen at the right address; else new ones are to be made. All of them are
+    /// kept: connections wait in each.
     pub(in super::super) fn socket(
         &mut self,
         name: &str,
         address: SocketAddr,
     ) -> anyhow::Result<ListenAt> {
-        let Some(descriptor) = self.take(name) else {
+        let wrong = || format!("the {name} socket handed over");
+        let (mut sockets, mut was) = (Vec::new(), None);
+        for descriptor in self.take(name) {
+            let socket = TcpListener::from(descriptor);
+            if !getsockopt(&socket, AcceptConn).with_context(wrong)? {
+                bail!("{} does not listen", wrong());
+            }
+            was = Some(socket.local_addr().with_context(wrong)?);
+            sockets.push(socket);
+        }
+        let Some(at) = was else {
             return Ok(ListenAt::Address(address));
         };
-        let socket = TcpListener::from(descriptor);
-        let wrong = || format!("the {name} socket handed over");
-        if !getsockopt(&socket, AcceptConn).with_context(wrong)? {
-            bail!("{} does not listen", wrong());
-        }
-        let at = socket.local_addr().with_context(wrong)?;
         let same = at.ip() == address.ip() && (address.port() == 0 || at.port() == address.port());
         if !same {
             tracing::info!(listener = name, was = %at, now = %address, "the address changes");
             return Ok(ListenAt::Address(address));
         }
         self.kept.push(name.to_owned());
-        Ok(ListenAt::Open(socket))
+        Ok(ListenAt::Open(sockets))
     }
 
     /// The control socket, where it is at the right place.
@@ -104,7 +109,7 @@ impl Predecessor {
         &mut self,
         args: &IngressArgs,
     ) -> anyhow::Result<Option<ControlSocket>> {
-        let Some(descriptor) = self.take(CONTROL) else {
+        let Some(descriptor) = self.take(CONTROL).pop() else {
             return Ok(None);
         };
         let path = control::path(args.control_socket.as_deref(), args.http);
@@ -115,9 +120,9 @@ impl Predecessor {
         Ok(socket)
     }
 
-    fn take(&mut self, name: &str) -> Option<OwnedFd> {
-        let index = self.sockets.iter().position(|(known, _)| known == name)?;
-        Some(self.sockets.swap_remove(index).1)
+    fn take(&mut self, name: &str) -> Vec<OwnedFd> {
+        let taken = self.sockets.extract_if(.., |(known, _)| known == name);
+        taken.map(|(_, descriptor)| descriptor).collect()
     }
 
     /// This process serves; returns when the other one has stopped accepting. An error: it goes on, and this one must

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use anyhow::{Context, bail};
+use meshgate_ingress::descriptors::{DESCRIPTORS_MAX, LINE_BYTES_MAX};
 use meshgate_ingress::{Ending, Sockets};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -157,12 +158,14 @@ impl Succession {
             .iter()
             .map(|(name, socket)| (&**name, socket.as_fd()));
         let (names, descriptors): (Vec<&str>, Vec<BorrowedFd<'_>>) = sockets.chain(control).unzip();
-        send(
-            stream,
-            &format!("{SOCKETS} {}", names.join(" ")),
-            &descriptors,
-        )
-        .await?;
+        let line = format!("{SOCKETS} {}", names.join(" "));
+        if descriptors.len() > DESCRIPTORS_MAX || line.len() >= LINE_BYTES_MAX {
+            bail!(
+                "{} sockets are more than one message hands over ({DESCRIPTORS_MAX}): fewer --workers need fewer",
+                descriptors.len()
+            );
+        }
+        send(stream, &line, &descriptors).await?;
         let answer = receive(stream, START_MAX).await?.text;
         let mut words = answer.split(' ');
         if words.next() != Some(SERVING) {
