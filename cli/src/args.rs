@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
 
 /// One binary: a Kubernetes ingress, a service mesh, the certificates between them, and the cluster under them.
 #[derive(Debug, Parser)]
@@ -299,6 +300,10 @@ pub(crate) struct IngressArgs {
     /// Where to take HTTPS
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8443")]
     pub(crate) https: SocketAddr,
+    /// Networks of load balancers whose connections all begin with a PROXY header (version 1 or 2): the client's address
+    /// is the one that it tells. From anybody else a connection that begins so is closed
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub(crate) proxy_protocol_from: Vec<IpNet>,
     /// Where to answer probes: /readyz
     #[arg(long, value_name = "ADDR:PORT", default_value_t = everywhere(meshgate_api::names::PORT_READY))]
     pub(crate) ready: SocketAddr,

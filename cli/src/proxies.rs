@@ -45,6 +45,7 @@ pub(crate) fn edge_options(args: &IngressArgs, source: Source) -> Options {
     options.ready = ListenAt::Address(args.ready);
     options.metrics = ListenAt::Address(args.metrics);
     options.access_log = format(args.access_log);
+    options.proxies = args.proxy_protocol_from.clone();
     if let Some(workers) = args.workers {
         options.workers = workers;
     }

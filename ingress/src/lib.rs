@@ -18,6 +18,7 @@ use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use meshgate_api::push::node::Role;
 use meshgate_proxy::listen::bind;
 use meshgate_proxy::push::link::{
@@ -114,7 +115,7 @@ impl Edge {
             (options.http, ListenerKind::EdgeHttp),
             (options.https, ListenerKind::EdgeHttps),
         ];
-        listen(&engine, wanted, options.workers)?;
+        listen(&engine, wanted, options.workers, &options.proxies)?;
         let admin = |name, at: ListenAt| {
             Ok(AdminSocket {
                 name,
@@ -333,6 +334,7 @@ fn listen(
     engine: &Engine,
     wanted: [(Option<ListenAt>, ListenerKind); 2],
     workers: usize,
+    proxies: &[IpNet],
 ) -> Result<(), EdgeError> {
     let mut is_any = false;
     for (at, kind) in wanted {
@@ -342,6 +344,7 @@ fn listen(
             sockets: open(at, kind.name(), workers)?,
             kind,
             limits: ListenerLimits::default(),
+            proxies: proxies.to_vec(),
         };
         engine.open(listener).map_err(EdgeError::Engine)?;
         is_any = true;

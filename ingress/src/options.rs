@@ -34,6 +34,8 @@ pub struct Options {
     pub drain: Duration,
     /// Peers whose X-Forwarded-* and Forwarded fields are believed.
     pub trusted_peers: Vec<IpNet>,
+    /// Proxies without HTTP, whose connections all begin with a PROXY header.
+    pub proxies: Vec<IpNet>,
 }
 
 impl Options {
@@ -50,6 +52,7 @@ impl Options {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             drain: Duration::from_secs(25),
             trusted_peers: Vec::new(),
+            proxies: Vec::new(),
         }
     }
 }

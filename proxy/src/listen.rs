@@ -6,6 +6,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 pub use bind::bind;
 
 /// Listening sockets of one address and what its connections mean.
@@ -20,6 +22,9 @@ pub struct Listener {
     pub kind: ListenerKind,
     /// How many connections, how large, how slow.
     pub limits: ListenerLimits,
+    /// Proxies without HTTP: each of their connections begins with a PROXY header, which tells the client's address. A
+    /// connection of anybody else that begins so is closed.
+    pub proxies: Vec<IpNet>,
 }
 
 /// What the connections of a listener mean.
@@ -66,7 +71,7 @@ pub struct ListenerLimits {
     pub connections: u32,
     /// Connections of one client address at once; zero is unlimited.
     pub connections_per_client: u32,
-    /// A TLS handshake.
+    /// A TLS handshake; a PROXY header.
     pub handshake_timeout: Duration,
     /// A request head, from its first byte.
     pub header_timeout: Duration,

@@ -2,6 +2,7 @@
 
 mod accept;
 mod listeners;
+mod proxied;
 mod tasks;
 
 use std::sync::Arc;

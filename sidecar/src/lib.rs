@@ -208,6 +208,7 @@ fn listeners(outbound: TcpListener, inbound: TcpListener, mtls: TcpListener) -> 
         sockets: vec![socket],
         kind,
         limits: ListenerLimits::mesh(),
+        proxies: Vec::new(),
     };
     vec![
         listener(outbound, ListenerKind::Outbound(asked)),

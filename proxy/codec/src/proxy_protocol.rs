@@ -88,7 +88,13 @@ pub fn parse(input: &[u8]) -> Result<Parsed, BadHeader> {
     }
 }
 
+/// Whether these are the first bytes of a connection that has a header, rather than of one that speaks HTTP or TLS.
+pub fn has_header(input: &[u8]) -> bool {
+    input.starts_with(v1::SIGNATURE) || input.starts_with(v2::SIGNATURE)
+}
+
 pub use v1::encode as encode_v1;
+pub use v2::HEADER_BYTES_MAX;
 pub use v2::encode as encode_v2;
 
 /// Whether the input begins so, as far as it is there.

@@ -1,5 +1,6 @@
 //! Connections at the edge: in the clear or with TLS, HTTP/1 or HTTP/2.
 
+use meshgate_codec::proxy_protocol::has_header;
 use rustls::server::Acceptor;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -18,6 +19,13 @@ pub(super) async fn clear(connection: Connection, mut io: Io) {
         () = connection.lingered() => return,
     };
     match detected {
+        Detected::Spoke(_, ahead) if has_header(&ahead) => {
+            // Whoever may tell for whom it speaks was heard before. Not even an answer: this is no HTTP.
+            connection
+                .shared
+                .metrics
+                .refused("http", "proxy-header-untrusted");
+        }
         Detected::Spoke(Spoken::Http2, ahead) => {
             serve_http2(connection, io.with_ahead(ahead)).await
         }

@@ -7,10 +7,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::Tasks;
+use super::proxied::{Told, take_header};
 use crate::engine::Shared;
 use crate::listen::{Listener, ListenerKind, ListenerLimits};
 use crate::serve::{Accepted, serve};
@@ -22,6 +24,7 @@ pub(super) struct Door {
     name: Arc<str>,
     kind: ListenerKind,
     limits: ListenerLimits,
+    proxies: Vec<IpNet>,
     open: Arc<Gate>,
     clients: Clients,
 }
@@ -35,6 +38,7 @@ impl Door {
             name: listener.name.clone(),
             kind: listener.kind,
             limits: listener.limits,
+            proxies: listener.proxies.clone(),
             open: Arc::default(),
             clients: Arc::default(),
         }
@@ -47,7 +51,7 @@ impl Door {
 
     /// Takes connections in for ever.
     pub(super) async fn accept(
-        &self,
+        self: &Arc<Self>,
         listener: &TcpListener,
         shared: &Arc<Shared>,
         tasks: &Tasks,
@@ -68,7 +72,7 @@ impl Door {
 
     /// Takes in who stands before a door that closes: the kernel would reset those that it has let in.
     pub(super) fn accept_rest(
-        &self,
+        self: &Arc<Self>,
         listener: TcpListener,
         shared: &Arc<Shared>,
         tasks: &Tasks,
@@ -86,8 +90,8 @@ impl Door {
 
     /// Serves a connection in a task of its own, or closes it where there is no place.
     fn admit(
-        &self,
-        (stream, client): (TcpStream, SocketAddr),
+        self: &Arc<Self>,
+        (stream, peer): (TcpStream, SocketAddr),
         shared: &Arc<Shared>,
         tasks: &Tasks,
         drain: &CancellationToken,
@@ -96,13 +100,20 @@ impl Door {
         let Some(place) = self.open.try_enter(self.limits.connections) else {
             return metrics.refused(name, "connections");
         };
-        let Some(visitor) = self.visitor(shared, client.ip().to_canonical()) else {
+        let address = peer.ip().to_canonical();
+        let is_proxy = self.proxies.iter().any(|net| net.contains(&address));
+        // Who stands behind a proxy is counted when it is known.
+        let visitor = match is_proxy {
+            true => Some(Visitor(None)),
+            false => self.visitor(shared, address),
+        };
+        let Some(visitor) = visitor else {
             return metrics.refused(name, "connections-per-client");
         };
         metrics.accepted(name);
         let accepted = Accepted {
             stream,
-            client,
+            client: peer,
             kind: self.kind,
             limits: self.limits,
         };
@@ -113,10 +124,53 @@ impl Door {
             _visitor: visitor,
         };
         let (shared, owner, drain) = (shared.clone(), tasks.clone(), drain.clone());
-        tasks.spawn_connection(async move {
-            let _counted = counted;
-            serve(shared, owner, drain, accepted).await;
-        });
+        match is_proxy {
+            true => {
+                let door = self.clone();
+                tasks.spawn_connection(async move {
+                    let _counted = counted;
+                    if let Some((accepted, _visitor)) = door.introduced(&shared, accepted).await {
+                        serve(shared, owner, drain, accepted).await;
+                    }
+                });
+            }
+            false => tasks.spawn_connection(async move {
+                let _counted = counted;
+                serve(shared, owner, drain, accepted).await;
+            }),
+        }
+    }
+
+    /// The connection as a proxy's header tells it, and its client's place. The client is the one that counts from here
+    /// on: for limits, records, access and what endpoints are told.
+    async fn introduced(
+        &self,
+        shared: &Shared,
+        mut accepted: Accepted,
+    ) -> Option<(Accepted, Visitor)> {
+        let (name, metrics) = (self.kind.name(), &shared.metrics);
+        let taking = take_header(&mut accepted.stream);
+        let told = match tokio::time::timeout(self.limits.handshake_timeout, taking).await {
+            Ok(Ok(told)) => told,
+            Ok(Err(error)) => {
+                tracing::debug!(proxy = %accepted.client, %error, "no PROXY header");
+                metrics.refused(name, "proxy-header");
+                return None;
+            }
+            Err(_) => {
+                metrics.refused(name, "proxy-header-timeout");
+                return None;
+            }
+        };
+        let Told::Client(client) = told else {
+            return Some((accepted, Visitor(None)));
+        };
+        let Some(visitor) = self.visitor(shared, client.ip().to_canonical()) else {
+            metrics.refused(name, "connections-per-client");
+            return None;
+        };
+        accepted.client = client;
+        Some((accepted, visitor))
     }
 
     /// A place among this client's connections; proxies in front of us stand for many clients.

@@ -226,6 +226,7 @@ impl Proxy {
                 sockets: listen::bind("127.0.0.1:0".parse().unwrap(), workers).unwrap(),
                 kind,
                 limits,
+                proxies: Vec::new(),
             })
             .collect();
         let addresses = listeners

@@ -25,6 +25,7 @@ fn listener(name: &str) -> (Listener, SocketAddr) {
         sockets,
         kind: ListenerKind::EdgeHttp,
         limits: ListenerLimits::default(),
+        proxies: Vec::new(),
     };
     (listener, address)
 }

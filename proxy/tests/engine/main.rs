@@ -22,6 +22,8 @@ mod listeners;
 #[cfg(test)]
 mod mesh;
 #[cfg(test)]
+mod proxied;
+#[cfg(test)]
 mod resilience;
 #[cfg(test)]
 mod strict;

@@ -9,8 +9,8 @@ pub(super) const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Signature, command, family, length.
 const FIXED_BYTES: usize = 16;
-/// All in all; elements may tell names and certificates, but this is enough for them.
-const HEADER_BYTES_MAX: usize = 4096;
+/// All in all; elements may tell names and certificates, but this is enough for them. Version 1 needs less.
+pub const HEADER_BYTES_MAX: usize = 4096;
 /// Of two Unix socket paths.
 const UNIX_BYTES: usize = 216;
 
