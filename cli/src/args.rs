@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
+use meshgate_api::client::Quantity;
 
 /// One binary: a Kubernetes ingress, a service mesh, the certificates between them, and the cluster under them.
 #[derive(Debug, Parser)]
@@ -316,6 +317,19 @@ pub(crate) struct IngressArgs {
     /// Threads that serve connections [default: one per processor]
     #[arg(long)]
     pub(crate) workers: Option<usize>,
+    /// Memory, such as 512Mi, from which on new requests are answered 503; from an eighth more on, connections are closed
+    /// [default: three quarters of what the control group allows, or of the machine's]
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub(crate) memory: Option<u64>,
+}
+
+/// `512Mi`, `2Gi`, `300000000`: Kubernetes' quantities.
+fn bytes(text: &str) -> Result<u64, String> {
+    let quantity = Quantity::parse(text).ok().map(Quantity::units);
+    quantity
+        .and_then(|units| u64::try_from(units).ok())
+        .filter(|units| *units > 0)
+        .ok_or_else(|| format!("{text:?} is no amount of memory such as 512Mi or 2Gi"))
 }
 
 fn everywhere(port: u16) -> SocketAddr {
@@ -410,6 +424,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn amounts_of_memory() {
+        let check = |text: &str, expected: Option<u64>| {
+            assert_eq!(bytes(text).ok(), expected, "{text}");
+        };
+        check("512Mi", Some(512 << 20));
+        check("300000000", Some(300_000_000));
+        check("0", None);
+        check("-1Gi", None);
+        check("much", None);
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub(crate) fn edge_options(args: &IngressArgs, source: Source) -> Options {
     options.metrics = ListenAt::Address(args.metrics);
     options.access_log = format(args.access_log);
     options.proxies = args.proxy_protocol_from.clone();
+    if args.memory.is_some() {
+        options.memory_bytes_max = args.memory;
+    }
     if let Some(workers) = args.workers {
         options.workers = workers;
     }

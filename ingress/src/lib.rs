@@ -108,6 +108,7 @@ impl Edge {
             record: options.access_log,
             workers: options.workers,
             drain: options.drain,
+            memory_bytes_max: options.memory_bytes_max,
             ..EngineOptions::default()
         })
         .map_err(EdgeError::Engine)?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use meshgate_api::names::{PORT_METRICS, PORT_READY};
 use meshgate_proxy::RecordFormat;
+use meshgate_proxy::memory::default_budget;
 use meshgate_proxy::push::link::ControlOptions;
 
 use crate::given::Given;
@@ -32,6 +33,8 @@ pub struct Options {
     pub workers: usize,
     /// How long requests in flight may take to finish after the shutdown began.
     pub drain: Duration,
+    /// Memory that the process may use before it refuses; `None`: as much as there is.
+    pub memory_bytes_max: Option<u64>,
     /// Peers whose X-Forwarded-* and Forwarded fields are believed.
     pub trusted_peers: Vec<IpNet>,
     /// Proxies without HTTP, whose connections all begin with a PROXY header.
@@ -51,6 +54,7 @@ impl Options {
             access_log: Some(RecordFormat::Json),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             drain: Duration::from_secs(25),
+            memory_bytes_max: default_budget(),
             trusted_peers: Vec::new(),
             proxies: Vec::new(),
         }

@@ -15,11 +15,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::limits::LimitBook;
 use crate::listen::Listener;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::record::{RecordFormat, Recorder};
 use crate::snapshot::Snapshot;
 use crate::tls::MeshTls;
-use crate::worker::Listeners;
+use crate::worker::{Descriptors, Listeners};
 
 /// Asks the owner about a destination that the snapshot does not know.
 pub trait UnknownDestination: fmt::Debug + Send + Sync {
@@ -38,6 +39,9 @@ pub struct EngineOptions {
     pub workers: usize,
     /// How long connections may finish after the shutdown token fires.
     pub drain: Duration,
+    /// Memory from which on new requests are answered 503; from an eighth more on, connections are closed at once. `None`:
+    /// there is no end of it. See [`default_budget`](crate::memory::default_budget).
+    pub memory_bytes_max: Option<u64>,
     /// Port where endpoints with an identity take mTLS.
     pub mtls_port: u16,
     /// Mark of the proxy's own packets (SO_MARK), where its user id does not tell them from the application's.
@@ -58,6 +62,7 @@ impl Default for EngineOptions {
             record: None,
             workers: 1,
             drain: Duration::from_secs(25),
+            memory_bytes_max: None,
             mtls_port: meshgate_api::names::PORT_MTLS,
             socket_mark: None,
             application_address: None,
@@ -88,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) mesh: ArcSwapOption<MeshTls>,
     pub(crate) limits: LimitBook,
     pub(crate) listeners: Listeners,
+    pub(crate) descriptors: Descriptors,
+    pub(crate) memory: Memory,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) recorder: Recorder,
     pub(crate) local: crate::local::LocalApplications,
@@ -146,6 +153,8 @@ impl Engine {
                 mesh: ArcSwapOption::empty(),
                 limits: LimitBook::default(),
                 listeners: Listeners::new(options.workers()),
+                descriptors: Descriptors::claim(),
+                memory: Memory::new(options.memory_bytes_max),
                 metrics,
                 local: crate::local::LocalApplications::default(),
                 edge_tls,

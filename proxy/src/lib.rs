@@ -20,6 +20,7 @@ mod io;
 pub mod limits;
 pub mod listen;
 mod local;
+pub mod memory;
 pub mod metrics;
 pub mod push;
 mod record;

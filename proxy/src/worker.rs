@@ -1,6 +1,7 @@
 //! Threads that serve connections: each has a runtime, and connections to endpoints, of its own.
 
 mod accept;
+mod descriptors;
 mod listeners;
 mod proxied;
 mod tasks;
@@ -12,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use descriptors::Descriptors;
 pub(crate) use listeners::Listeners;
 pub(crate) use tasks::Tasks;
 

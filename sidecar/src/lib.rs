@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use meshgate_api::names::{PORT_INBOUND, PORT_MTLS, PORT_OUTBOUND};
 use meshgate_api::push::node::Role;
+use meshgate_proxy::memory::default_budget;
 use meshgate_proxy::push::link::{self, CERTIFICATE, Link, Wants};
 use meshgate_proxy::push::resource::Kind;
 use meshgate_proxy::{
@@ -61,6 +62,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Si
         record: options.access_log,
         workers: WORKERS,
         drain: options.drain,
+        memory_bytes_max: default_budget(),
         socket_mark: own_traffic.mark(),
         unknown_destination: Some(Arc::new(lookup.clone())),
         opaque_ports: options.opaque_ports.inclusive().collect(),

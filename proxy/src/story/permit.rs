@@ -8,9 +8,11 @@ use meshgate_routing::permit::limit::LimitRequest;
 use meshgate_routing::permit::{AccessRequest, AccessVerdict};
 
 use super::Route;
+use crate::clock::now;
 use crate::failure::{Failure, Limited, Reason, Side, Step};
 use crate::head::Request;
 use crate::limits::RateLimit;
+use crate::memory::Pressure;
 use crate::serve::{Connection, Direction, Peer};
 use crate::snapshot::{Mtls, Snapshot};
 
@@ -20,6 +22,7 @@ pub(super) async fn permit(
     route: &Route,
     request: &Request,
 ) -> Result<(), Failure> {
+    afford(connection)?;
     if connection.direction == Direction::Inbound {
         let host = request.host().to_ascii_lowercase();
         let http = AccessHttp {
@@ -46,9 +49,23 @@ pub(crate) fn permit_tcp(
     snapshot: &Snapshot,
     destination: SocketAddr,
 ) -> Result<(), Failure> {
+    afford(connection)?;
     match connection.direction {
         Direction::Inbound => inbound(connection, snapshot, Some(destination), None),
         Direction::Edge | Direction::Outbound => Ok(()),
+    }
+}
+
+/// Whether there is memory for something new.
+fn afford(connection: &Connection) -> Result<(), Failure> {
+    match connection.shared.memory.pressure(now()) {
+        Pressure::None => Ok(()),
+        Pressure::High | Pressure::Critical => Err(Failure::new(
+            Side::Proxy,
+            Step::Permit,
+            Reason::Overload,
+            "memory",
+        )),
     }
 }
 

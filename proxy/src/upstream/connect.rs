@@ -137,6 +137,13 @@ impl<'a> Dialer<'a> {
         };
         match tokio::time::timeout(patience, connecting).await {
             Ok(Ok(stream)) => Ok(stream),
+            // Not the endpoint's fault: none of them can be reached.
+            Ok(Err(error)) if is_out_of_descriptors(&error) => Err(Failure::new(
+                Side::Proxy,
+                Step::Connect,
+                Reason::Overload,
+                "descriptors",
+            )),
             Ok(Err(error)) => Err(self.refused(&error)),
             Err(_) => Err(self.refused(&format_args!("no answer within {patience:?}"))),
         }
@@ -211,6 +218,10 @@ pub(crate) fn overload(what: &str, refusal: GateRefusal) -> Failure {
         GateRefusal::WaitedInVain => format!("{what}: none became free in time"),
     };
     Failure::new(Side::Proxy, Step::Pick, Reason::Overload, detail)
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// Connects, with the proxy's mark if it has one.

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
@@ -13,8 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Tasks;
 use super::proxied::{Told, take_header};
+use crate::clock;
 use crate::engine::Shared;
 use crate::listen::{Listener, ListenerKind, ListenerLimits};
+use crate::memory::Pressure;
 use crate::serve::{Accepted, serve};
 use crate::service::{Gate, Pass};
 
@@ -28,9 +30,6 @@ pub(super) struct Door {
     open: Arc<Gate>,
     clients: Clients,
 }
-
-/// Without a free descriptor accepting again at once would only burn the processor.
-const PAUSE: Duration = Duration::from_millis(50);
 
 impl Door {
     pub(super) fn new(listener: &Listener) -> Self {
@@ -58,14 +57,23 @@ impl Door {
         drain: &CancellationToken,
     ) {
         loop {
-            match listener.accept().await {
-                Ok(accepted) => self.admit(accepted, shared, tasks, drain),
-                Err(error) if is_the_clients(&error) => {}
-                Err(error) => {
-                    tracing::warn!(listener = self.name(), %error, "accepting pauses");
-                    shared.metrics.refused(self.kind.name(), "accept");
-                    tokio::time::sleep(PAUSE).await;
+            let closing = shared.descriptors.closing();
+            let is_scarce = match listener.accept().await {
+                Ok((stream, client)) => {
+                    let newest = stream.as_raw_fd();
+                    let taken = self.admit((stream, client), shared, tasks, drain);
+                    taken && shared.descriptors.is_scarce(newest)
                 }
+                Err(error) if is_the_clients(&error) => false,
+                Err(error) => {
+                    tracing::debug!(listener = self.name(), %error, "accepting fails");
+                    shared.metrics.refused(self.kind.name(), "accept");
+                    true
+                }
+            };
+            if is_scarce {
+                let any = listener.as_fd();
+                shared.descriptors.wait(closing, any, self.name()).await;
             }
         }
     }
@@ -88,17 +96,24 @@ impl Door {
         Ok(())
     }
 
-    /// Serves a connection in a task of its own, or closes it where there is no place.
+    /// Serves a connection in a task of its own, or closes it where there is no place; whether there was one.
     fn admit(
         self: &Arc<Self>,
         (stream, peer): (TcpStream, SocketAddr),
         shared: &Arc<Shared>,
         tasks: &Tasks,
         drain: &CancellationToken,
-    ) {
+    ) -> bool {
         let (name, metrics) = (self.kind.name(), &shared.metrics);
+        let refused = |why| {
+            metrics.refused(name, why);
+            false
+        };
+        if shared.memory.pressure(clock::now()) == Pressure::Critical {
+            return refused("memory");
+        }
         let Some(place) = self.open.try_enter(self.limits.connections) else {
-            return metrics.refused(name, "connections");
+            return refused("connections");
         };
         let address = peer.ip().to_canonical();
         let is_proxy = self.proxies.iter().any(|net| net.contains(&address));
@@ -108,7 +123,7 @@ impl Door {
             false => self.visitor(shared, address),
         };
         let Some(visitor) = visitor else {
-            return metrics.refused(name, "connections-per-client");
+            return refused("connections-per-client");
         };
         metrics.accepted(name);
         let accepted = Accepted {
@@ -139,6 +154,7 @@ impl Door {
                 serve(shared, owner, drain, accepted).await;
             }),
         }
+        true
     }
 
     /// The connection as a proxy's header tells it, and its client's place. The client is the one that counts from here
@@ -236,5 +252,6 @@ struct Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.shared.metrics.closed(self.name);
+        self.shared.descriptors.freed();
     }
 }

@@ -26,6 +26,8 @@ mod proxied;
 #[cfg(test)]
 mod resilience;
 #[cfg(test)]
+mod scarce;
+#[cfg(test)]
 mod strict;
 #[cfg(test)]
 mod tls;
