@@ -65,6 +65,7 @@ struct End(Arc<Shared>);
 impl Drop for End {
     fn drop(&mut self) {
         self.0.listeners.end();
+        self.0.listeners.forget();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -30,8 +30,10 @@ struct Set {
 #[derive(Debug)]
 pub(super) struct Open {
     name: Arc<str>,
-    sockets: Vec<TcpListener>,
-    /// Each worker's own handles, until it takes them.
+    /// To hand them on; none when it is closed.
+    sockets: Mutex<Vec<TcpListener>>,
+    /// Each worker's own handles, until it takes them. A closed listener stays listed until all have: connections may wait
+    /// in a socket that its worker has not seen yet.
     entrances: Vec<Mutex<Option<Vec<TcpListener>>>>,
     door: Arc<Door>,
     closed: CancellationToken,
@@ -60,36 +62,48 @@ impl Listeners {
         let failed = |source| EngineError::Listener { name, source };
         let opened = Arc::new(Open::new(listener, self.workers).map_err(failed)?);
         let mut former = Err(EngineError::Over);
-        self.set.send_if_modified(|set| {
-            if set.is_over {
-                return false;
+        self.modify(|set| {
+            if !set.is_over {
+                former = Ok(set.find(&opened.name));
+                set.open.push(opened);
             }
-            former = Ok(set.remove(&opened.name));
-            set.open.push(opened);
-            true
         });
         // Only now: there is always somebody who accepts.
-        former?.iter().for_each(|former| former.closed.cancel());
+        former?.iter().for_each(|former| former.close());
         Ok(())
     }
 
     /// Closes the one of that name, if there is one; its connections drain.
     pub(crate) fn close(&self, name: &str) -> bool {
-        let mut former = None;
-        self.set.send_if_modified(|set| {
-            former = set.remove(name);
-            former.is_some()
-        });
-        former.inspect(|former| former.closed.cancel()).is_some()
+        let former = self.set.borrow().find(name);
+        let Some(former) = former else {
+            return false;
+        };
+        former.close();
+        self.modify(|_| {});
+        true
     }
 
     /// Closes all, for good.
     pub(super) fn end(&self) {
-        let former = self.set.send_replace(Set {
-            open: Vec::new(),
-            is_over: true,
+        self.modify(|set| {
+            set.is_over = true;
+            set.open.iter().for_each(|open| open.close());
         });
-        former.open.iter().for_each(|former| former.closed.cancel());
+    }
+
+    /// Forgets what no worker has come to take.
+    pub(super) fn forget(&self) {
+        self.modify(|set| set.open.clear());
+    }
+
+    fn modify(&self, change: impl FnOnce(&mut Set)) {
+        let is_followed = self.set.receiver_count() > 0;
+        self.set.send_modify(|set| {
+            change(set);
+            set.open
+                .retain(|open| !open.is_closed() || is_followed && open.is_awaited());
+        });
     }
 
     /// Other handles of all sockets.
@@ -98,7 +112,7 @@ impl Listeners {
         let each = |open: &Arc<Open>| {
             let name = open.name.clone();
             let socket = move |socket: &TcpListener| Ok((name.clone(), socket.try_clone()?));
-            open.sockets.iter().map(socket).collect::<Vec<_>>()
+            lock(&open.sockets).iter().map(socket).collect::<Vec<_>>()
         };
         set.open.iter().flat_map(each).collect()
     }
@@ -112,10 +126,14 @@ impl Listeners {
 }
 
 impl Set {
-    fn remove(&mut self, name: &str) -> Option<Arc<Open>> {
-        let index = self.open.iter().position(|open| *open.name == *name)?;
-        Some(self.open.swap_remove(index))
+    fn find(&self, name: &str) -> Option<Arc<Open>> {
+        let is_it = |open: &&Arc<Open>| *open.name == *name && !open.is_closed();
+        self.open.iter().find(is_it).cloned()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Open {
@@ -131,17 +149,27 @@ impl Open {
             name: name.clone(),
             entrances: entrances.collect(),
             door: Arc::new(Door::new(&listener)),
-            sockets: listener.sockets,
+            sockets: Mutex::new(listener.sockets),
             closed: CancellationToken::new(),
         })
     }
 
+    fn close(&self) {
+        lock(&self.sockets).clear();
+        self.closed.cancel();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
+    }
+
+    /// Whether a worker has not come for it yet.
+    fn is_awaited(&self) -> bool {
+        self.entrances.iter().any(|own| lock(own).is_some())
+    }
+
     fn entrance(&self, worker: usize) -> Option<Entrance> {
-        let entrance = self.entrances.get(worker)?;
-        let sockets = entrance
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()?;
+        let sockets = lock(self.entrances.get(worker)?).take()?;
         Some(Entrance {
             sockets,
             door: self.door.clone(),

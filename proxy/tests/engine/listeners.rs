@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshgate_proxy::{EngineOptions, Listener, ListenerKind, ListenerLimits, Policy, listen};
+use meshgate_proxy::{
+    Engine, EngineOptions, Listener, ListenerKind, ListenerLimits, Policy, listen,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -40,11 +42,16 @@ fn two_workers(origin: &Origin, drain: Duration) -> Proxy {
     Proxy::edge_with(web, options, ListenerLimits::default())
 }
 
+/// Four clients ask so often for 2,000 requests a second.
+const PACE: Duration = Duration::from_millis(4);
+
 /// Asks on one connection after the other, and on one that is kept, until the end; how often that was.
 async fn load(to: SocketAddr, end: CancellationToken) -> usize {
     let mut kept = TcpStream::connect(to).await.unwrap();
     let (mut buffer, mut asked) = (Vec::new(), 0);
+    let mut pace = tokio::time::interval(PACE);
     while !end.is_cancelled() {
+        pace.tick().await;
         kept.write_all(KEPT.as_bytes()).await.unwrap();
         let answer = soon(read_message(&mut kept, &mut buffer)).await;
         assert_eq!(status_of(&answer.expect("it is kept")), 200);
@@ -81,12 +88,12 @@ async fn twenty_come_and_go_under_load_and_no_request_fails() {
         let (extra, at) = listener(&name);
         proxy.engine.open(extra).unwrap();
         let mut kept = TcpStream::connect(at).await.unwrap();
+        // Let in, and perhaps not accepted yet: who stands before the door is served.
+        let waiting = TcpStream::connect(at).await.unwrap();
         let mut buffer = Vec::new();
         kept.write_all(KEPT.as_bytes()).await.unwrap();
         let answer = soon(read_message(&mut kept, &mut buffer)).await.unwrap();
         assert_eq!(status_of(&answer), 200, "{answer}");
-        // Let in, and perhaps not accepted yet: who stands before the door is served.
-        let waiting = TcpStream::connect(at).await.unwrap();
         assert!(proxy.engine.close(&name));
         refused(at).await;
         for mut stream in [kept, waiting] {
@@ -151,6 +158,16 @@ async fn what_does_not_end_with_its_listener_is_cut_and_others_live_on() {
     assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
     origin.always(ok("x"));
     assert_eq!(status_of(&proxy.get("/").await), 200);
+}
+
+#[tokio::test]
+async fn one_that_is_closed_before_the_engine_runs_is_closed() {
+    let engine = Engine::new(EngineOptions::default()).unwrap();
+    let (extra, at) = listener("extra");
+    engine.open(extra).unwrap();
+    TcpStream::connect(at).await.expect("it waits");
+    assert!(engine.close("extra"));
+    refused(at).await;
 }
 
 #[tokio::test]
