@@ -7,7 +7,9 @@ mod http2;
 mod mesh;
 mod redirected;
 
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -138,13 +140,36 @@ pub(crate) struct Accepted {
     pub(crate) limits: ListenerLimits,
 }
 
+/// The rest of a connection's life.
+pub(crate) type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// A part of it, after which another may follow.
+type Beginning = Pin<Box<dyn Future<Output = Option<Serving>> + Send>>;
+
 /// Serves a connection from beginning to end. Failures before the first request are counted, not told.
-pub(crate) async fn serve(
+///
+/// Each part is on the heap by itself, and gone before the next: most of a connection's life is waiting for the next
+/// request, and what a handshake took is not held meanwhile.
+pub(crate) fn serve(
     shared: Arc<Shared>,
     tasks: Tasks,
     drain: CancellationToken,
     accepted: Accepted,
-) {
+) -> impl Future<Output = ()> + Send {
+    let beginning = begin(shared, tasks, drain, accepted);
+    async move {
+        let Some(beginning) = beginning else { return };
+        if let Some(rest) = beginning.await {
+            rest.await;
+        }
+    }
+}
+
+fn begin(
+    shared: Arc<Shared>,
+    tasks: Tasks,
+    drain: CancellationToken,
+    accepted: Accepted,
+) -> Option<Beginning> {
     let Accepted {
         stream,
         client,
@@ -153,9 +178,7 @@ pub(crate) async fn serve(
     } = accepted;
     // Small messages must not wait for the peer's acknowledgement of earlier ones.
     let _ = stream.set_nodelay(true);
-    let Ok(local) = stream.local_addr() else {
-        return;
-    };
+    let local = stream.local_addr().ok()?;
     let connection = Connection {
         direction: match kind {
             ListenerKind::EdgeHttp | ListenerKind::EdgeHttps => Direction::Edge,
@@ -175,14 +198,20 @@ pub(crate) async fn serve(
         from_mesh: false,
         inside_tunnel: None,
     };
-    match kind {
-        ListenerKind::EdgeHttp => http::clear(connection, Io::from(stream)).await,
-        ListenerKind::EdgeHttps => http::tls(connection, stream).await,
+    Some(match kind {
+        ListenerKind::EdgeHttp => Box::pin(http::clear(connection, Io::from(stream))),
+        ListenerKind::EdgeHttps => Box::pin(http::tls(connection, stream)),
         ListenerKind::Outbound(source) | ListenerKind::InboundPlain(source) => {
-            redirected::serve(connection, stream, source).await;
+            Box::pin(async move {
+                redirected::serve(connection, stream, source).await;
+                None
+            })
         }
-        ListenerKind::InboundMtls => mesh::serve(connection, stream).await,
-    }
+        ListenerKind::InboundMtls => Box::pin(async move {
+            mesh::serve(connection, stream).await;
+            None
+        }),
+    })
 }
 
 /// How old a connection may become: spread, so that those made together do not end together.

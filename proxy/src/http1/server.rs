@@ -278,6 +278,7 @@ impl State {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(_) => return Poll::Ready(Err(Next::Closed)),
                 Poll::Pending => {
+                    self.wire.rest();
                     ready!(self.deadline.poll(cx, wait, patience));
                     return Poll::Ready(Err(match wait {
                         Wait::Head => Next::Slow,

@@ -22,6 +22,8 @@ const COPY_BYTES_MAX: usize = 8 * 1024;
 const UNSENT_BYTES_MAX: usize = 32 * 1024;
 /// Buffers that grew larger than this are given back.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
+/// The same while there is nothing to do. Room for heads and small answers is worth keeping.
+const KEPT_RESTING_BYTES_MAX: usize = 2 * 1024;
 
 /// Both directions of one connection.
 #[derive(Debug)]
@@ -82,6 +84,13 @@ impl Wire {
             self.read = BytesMut::new();
         }
         read
+    }
+
+    /// Nobody knows for how long nothing will be written: a large buffer for it is given back.
+    pub(super) fn rest(&mut self) {
+        if self.unsent.is_empty() && self.unsent.front.capacity() > KEPT_RESTING_BYTES_MAX {
+            self.unsent = Unsent::default();
+        }
     }
 
     /// Nothing is to be read, and the peer has not closed, as far as is known without waiting. What is not quiet is of no

@@ -7,16 +7,16 @@ use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::{Connection, serve_http1, serve_http2};
+use super::{Connection, Serving, serve_http1, serve_http2};
 use crate::detect::{Detected, Spoken, detect};
 use crate::io::Io;
 
 /// A connection in the clear: HTTP/2 by prior knowledge, else HTTP/1.
-pub(super) async fn clear(connection: Connection, mut io: Io) {
+pub(super) async fn clear(connection: Connection, mut io: Io) -> Option<Serving> {
     let looking = detect(&mut io, connection.limits.header_timeout);
     let detected = tokio::select! {
         detected = looking => detected,
-        () = connection.lingered() => return,
+        () = connection.lingered() => return None,
     };
     match detected {
         Detected::Spoke(_, ahead) if has_header(&ahead) => {
@@ -25,34 +25,37 @@ pub(super) async fn clear(connection: Connection, mut io: Io) {
                 .shared
                 .metrics
                 .refused("http", "proxy-header-untrusted");
+            None
         }
         Detected::Spoke(Spoken::Http2, ahead) => {
-            serve_http2(connection, io.with_ahead(ahead)).await
+            Some(Box::pin(serve_http2(connection, io.with_ahead(ahead))))
         }
         Detected::Spoke(_, ahead) | Detected::Silent(ahead) if !ahead.is_empty() => {
-            serve_http1(connection, io.with_ahead(ahead)).await;
+            Some(serve_http1(connection, io.with_ahead(ahead)))
         }
-        _ => {}
+        _ => None,
     }
 }
 
 /// A connection with TLS: the certificate by server name, the protocol by ALPN.
-pub(super) async fn tls(mut connection: Connection, stream: TcpStream) {
-    let metrics = connection.shared.metrics.clone();
+pub(super) async fn tls(mut connection: Connection, stream: TcpStream) -> Option<Serving> {
     let handshake = handshake(&connection, stream);
     let patience = connection.limits.handshake_timeout;
-    let (name, stream) = match tokio::time::timeout(patience, handshake).await {
-        Ok(Ok(done)) => done,
-        Ok(Err(why)) => return metrics.refused("https", why),
-        Err(_) => return metrics.refused("https", "handshake-timeout"),
+    let refused = match tokio::time::timeout(patience, handshake).await {
+        Ok(Ok((name, stream))) => {
+            connection.server_name = name.map(Into::into);
+            connection.tls = true;
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            return Some(match is_http2 {
+                true => Box::pin(serve_http2(connection, Io::from(stream))),
+                false => serve_http1(connection, Io::from(stream)),
+            });
+        }
+        Ok(Err(why)) => why,
+        Err(_) => "handshake-timeout",
     };
-    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    connection.server_name = name.map(Into::into);
-    connection.tls = true;
-    match http2 {
-        true => serve_http2(connection, Io::from(stream)).await,
-        false => serve_http1(connection, Io::from(stream)).await,
-    }
+    connection.shared.metrics.refused("https", refused);
+    None
 }
 
 /// A fatal alert, unrecognized_name (RFC 6066 §3), as a record of its own: the library has only access_denied to say.

@@ -7,7 +7,7 @@ use meshgate_codec::http1::{Framing, Persist, StatusLine, encode_response};
 use meshgate_codec::{Known, Method, RequestHead, Version};
 use tokio::time::Instant;
 
-use super::{Connection, retirement};
+use super::{Connection, Serving, retirement};
 use crate::date;
 use crate::failure::{Failure, Reason};
 use crate::head::{Response, Switch};
@@ -19,9 +19,12 @@ use crate::story::{Answer, Received, answer};
 use crate::tcp;
 
 /// Serves a connection until the client, the deadline of a wait, or the drain ends it.
-pub(crate) async fn serve_http1(connection: Connection, io: Io) {
+pub(crate) fn serve_http1(connection: Connection, io: Io) -> Serving {
     let server = Server::new(io, connection.limits);
-    let connection = Arc::new(connection);
+    Box::pin(serve_requests(Arc::new(connection), server))
+}
+
+async fn serve_requests(connection: Arc<Connection>, server: Server) {
     let old_at = Instant::now() + retirement(&connection.limits);
     let mut head = RequestHead::default();
     let mut served = 0;
@@ -31,38 +34,73 @@ pub(crate) async fn serve_http1(connection: Connection, io: Io) {
             next = server.next(&mut head) => match next {
                 Next::Request(body) => body,
                 Next::Closed => return,
-                Next::Slow => return refuse(&connection, &server, &Refused::slow()).await,
+                Next::Slow => return Box::pin(refuse(&connection, &server, &Refused::slow())).await,
                 Next::Refused(refusal) => {
-                    return refuse(&connection, &server, &Refused::malformed(&refusal)).await;
+                    let refused = Refused::malformed(&refusal);
+                    return Box::pin(refuse(&connection, &server, &refused)).await;
                 }
             },
             () = connection.lingered() => return,
         };
         served += 1;
         let last = served >= connection.limits.requests_max || Instant::now() >= old_at;
-        let mut asked = Asked {
+        let asked = Asked {
             is_head: head.method == Method::Head,
             version: head.version,
             persists: head.persists() && !last,
             changes: head.fields.contains(Known::Upgrade),
         };
         let received = Received::from_http1(&mut head, body);
-        let answered = tokio::select! {
-            biased;
-            answered = answer(&connection, received) => answered,
-            () = server.gone() => return,
-        };
-        match answered {
-            Answer::Response(response) => {
-                asked.persists &= !connection.drain.is_cancelled();
-                if !respond(&server, &asked, response).await {
-                    return;
-                }
-            }
-            Answer::Switch(head, switch) => {
-                return change_protocol(&connection, server, &asked, head, *switch).await;
+        // What an exchange takes is many times what waiting for one does: it is not held while nobody asks.
+        match Box::pin(exchange(&connection, &server, asked, received)).await {
+            After::Next => {}
+            After::Over => return,
+            After::Change(change) => {
+                return Box::pin(change_protocol(&connection, server, *change)).await;
             }
         }
+    }
+}
+
+/// What follows an exchange.
+enum After {
+    Next,
+    Over,
+    Change(Box<Change>),
+}
+
+/// Another protocol, that both sides agreed on.
+struct Change {
+    asked: Asked,
+    head: Response,
+    switch: Switch,
+}
+
+/// One request and its answer.
+async fn exchange(
+    connection: &Arc<Connection>,
+    server: &Server,
+    mut asked: Asked,
+    received: Received,
+) -> After {
+    let answered = tokio::select! {
+        biased;
+        answered = answer(connection, received) => answered,
+        () = server.gone() => return After::Over,
+    };
+    match answered {
+        Answer::Response(response) => {
+            asked.persists &= !connection.drain.is_cancelled();
+            match respond(server, &asked, response).await {
+                true => After::Next,
+                false => After::Over,
+            }
+        }
+        Answer::Switch(head, switch) => After::Change(Box::new(Change {
+            asked,
+            head,
+            switch: *switch,
+        })),
     }
 }
 
@@ -128,13 +166,12 @@ fn framing(asked: &Asked, response: &Response) -> Framing {
 }
 
 /// Both sides agreed to speak something else: bytes are passed from now on.
-async fn change_protocol(
-    connection: &Arc<Connection>,
-    server: Server,
-    asked: &Asked,
-    head: Response,
-    switch: Switch,
-) {
+async fn change_protocol(connection: &Arc<Connection>, server: Server, change: Change) {
+    let Change {
+        asked,
+        head,
+        switch,
+    } = change;
     let line = StatusLine {
         status: head.status.as_u16(),
         version: asked.version,

@@ -46,20 +46,26 @@ pub(super) async fn serve(
     };
     let mut io = Io::from(stream);
     if protocol == Protocol::Tcp {
-        return tcp::serve(connection, io, destination).await;
+        return Box::pin(tcp::serve(connection, io, destination)).await;
     }
     match detect(&mut io, connection.limits.detect_timeout).await {
         Detected::Spoke(Spoken::Http2, ahead) => {
-            serve_http2(connection, io.with_ahead(ahead)).await
+            Box::pin(serve_http2(connection, io.with_ahead(ahead))).await
         }
         Detected::Spoke(Spoken::Http1, ahead) => {
             serve_http1(connection, io.with_ahead(ahead)).await
         }
         Detected::Spoke(Spoken::Tls | Spoken::Tcp, ahead) => {
-            tcp::serve(connection, io.with_ahead(ahead), destination).await;
+            Box::pin(tcp::serve(connection, io.with_ahead(ahead), destination)).await;
         }
         Detected::Silent(ahead) => {
-            tcp::serve_whoever_speaks_first(connection, io, ahead, destination).await;
+            Box::pin(tcp::serve_whoever_speaks_first(
+                connection,
+                io,
+                ahead,
+                destination,
+            ))
+            .await;
         }
         Detected::Gone => {}
     }

@@ -139,20 +139,21 @@ impl Door {
             _visitor: visitor,
         };
         let (shared, owner, drain) = (shared.clone(), tasks.clone(), drain.clone());
-        match is_proxy {
-            true => {
-                let door = self.clone();
-                tasks.spawn_connection(async move {
-                    let _counted = counted;
-                    if let Some((accepted, _visitor)) = door.introduced(&shared, accepted).await {
-                        serve(shared, owner, drain, accepted).await;
-                    }
-                });
-            }
-            false => tasks.spawn_connection(async move {
+        if is_proxy {
+            let door = self.clone();
+            tasks.spawn_connection(async move {
                 let _counted = counted;
-                serve(shared, owner, drain, accepted).await;
-            }),
+                let introduced = Box::pin(door.introduced(&shared, accepted)).await;
+                if let Some((accepted, _visitor)) = introduced {
+                    serve(shared, owner, drain, accepted).await;
+                }
+            });
+        } else {
+            let serving = serve(shared, owner, drain, accepted);
+            tasks.spawn_connection(async move {
+                let _counted = counted;
+                serving.await;
+            });
         }
         true
     }
