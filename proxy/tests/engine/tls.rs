@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use meshgate_proxy::tls::{Certificates, certified_key};
-use meshgate_proxy::{EngineOptions, ListenerKind, ListenerLimits, Policy, Snapshot};
+use meshgate_proxy::{
+    EngineOptions, Listener, ListenerKind, ListenerLimits, Policy, Snapshot, listen,
+};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -43,6 +46,16 @@ async fn connect(
     name: &str,
     alpn: &[&str],
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(proxy.address()).await.unwrap();
+    handshake(stream, trusted, name, alpn).await
+}
+
+async fn handshake(
+    stream: TcpStream,
+    trusted: &[&Issued],
+    name: &str,
+    alpn: &[&str],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     for issued in trusted {
         roots.add(issued.der.clone()).unwrap();
@@ -54,7 +67,6 @@ async fn connect(
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let stream = TcpStream::connect(proxy.address()).await.unwrap();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     TlsConnector::from(Arc::new(config))
         .connect(name, stream)
@@ -163,4 +175,39 @@ async fn http2_by_alpn_multiplexes_and_reports_in_its_own_way() {
     assert_eq!(field(&seen[0], "cookie"), Some("a=1; b=2"));
     assert_eq!(field(&seen[0], "host"), Some("a.test"));
     driver.abort();
+}
+
+#[tokio::test]
+async fn a_proxy_tells_the_client_before_the_handshake() {
+    let origin = Origin::start(ok("")).await;
+    let issued = issue(&["a.test"]);
+    let proxy = start(&origin, &[("a.test", &issued)]).await;
+    let sockets = listen::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+    let address = sockets[0].local_addr().unwrap();
+    let listener = Listener {
+        name: "proxied".into(),
+        sockets,
+        kind: ListenerKind::EdgeHttps,
+        limits: ListenerLimits::default(),
+        proxies: vec!["127.0.0.1/32".parse().unwrap()],
+    };
+    proxy.engine.open(listener).unwrap();
+    let header = b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n";
+    for (to, header, expected) in [
+        (address, &header[..], Some("203.0.113.7")),
+        (address, b"", None),
+        // Whom nobody trusts.
+        (proxy.address(), header, None),
+    ] {
+        let mut stream = TcpStream::connect(to).await.unwrap();
+        stream.write_all(header).await.unwrap();
+        let secure = handshake(stream, &[&issued], "a.test", &[]).await;
+        assert_eq!(secure.is_ok(), expected.is_some(), "{expected:?}");
+        if let Ok(mut secure) = secure {
+            assert_eq!(status_of(&say(&mut secure, &get("/")).await), 200);
+            let seen = origin.seen().pop().unwrap();
+            assert_eq!(field(&seen, "x-forwarded-for"), expected);
+        }
+    }
+    assert_eq!(origin.seen().len(), 1);
 }
