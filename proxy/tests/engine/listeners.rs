@@ -9,12 +9,13 @@ use meshgate_proxy::{
     Engine, EngineOptions, Listener, ListenerKind, ListenerLimits, Policy, listen,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::kit::{
-    Act, Origin, Proxy, field, get, ok, raw, read_message, service, soon, status_of, until,
+    Act, Origin, Proxy, endpoint, everything_to, field, get, ok, raw, read_message, service,
+    service_of, soon, status_of, until,
 };
 
 const KEPT: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
@@ -158,6 +159,40 @@ async fn what_does_not_end_with_its_listener_is_cut_and_others_live_on() {
     assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
     origin.always(ok("x"));
     assert_eq!(status_of(&proxy.get("/").await), 200);
+}
+
+#[tokio::test]
+async fn http2_is_told_to_go_and_what_it_asked_is_answered() {
+    let origin = Origin::start(Act::Hang).await;
+    let proxy = two_workers(&origin, Duration::from_secs(25));
+    let (extra, at) = listener("extra");
+    proxy.engine.open(extra).unwrap();
+    // The endpoint answers when the listener is closed already.
+    let late = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = endpoint(late.local_addr().unwrap(), "late");
+    let web = service_of(vec![endpoint], Policy::default(), None);
+    proxy.engine.swap(everything_to(web, vec![]));
+    let stream = TcpStream::connect(at).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let request = || http::Request::get("http://a.test/").body(()).unwrap();
+    let (answer, _) = client.send_request(request(), true).unwrap();
+    let late = TcpListener::from_std({
+        late.set_nonblocking(true).unwrap();
+        late
+    });
+    let (mut reached, _) = soon(late.unwrap().accept()).await.unwrap();
+    proxy.engine.close("extra");
+    refused(at).await;
+    let said = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx";
+    reached.write_all(said.as_bytes()).await.unwrap();
+    let answer = soon(answer).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let mut body = answer.into_body();
+    assert_eq!(soon(body.data()).await.unwrap().unwrap(), "x");
+    drop(body);
+    soon(driver).await.unwrap().expect("an orderly end");
+    assert!(client.ready().await.is_err(), "it takes nothing new");
 }
 
 #[tokio::test]
