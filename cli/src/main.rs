@@ -1,5 +1,6 @@
 //! The one binary. This crate reads arguments and joins parts; what they do is in the libraries.
 
+mod allocator;
 mod apply;
 mod args;
 mod client;
@@ -24,9 +25,6 @@ use std::process::ExitCode;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     // The allocator asks for huge pages: every touched corner of the heap would count for 2 MiB, ten times what a small

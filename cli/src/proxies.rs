@@ -8,7 +8,7 @@ use meshgate_proxy::RecordFormat;
 use meshgate_proxy::push::link::ControlOptions;
 
 use crate::args::{AccessLog, IngressArgs, SidecarArgs};
-use crate::{from, resident, runtime};
+use crate::{allocator, from, resident, runtime};
 
 pub(crate) fn ingress(args: &IngressArgs) -> anyhow::Result<ExitCode> {
     if args.check {
@@ -46,6 +46,7 @@ pub(crate) fn edge_options(args: &IngressArgs, source: Source) -> Options {
     options.metrics = ListenAt::Address(args.metrics);
     options.access_log = format(args.access_log);
     options.proxies = args.proxy_protocol_from.clone();
+    options.reclaim = Some(allocator::give_back);
     if args.memory.is_some() {
         options.memory_bytes_max = args.memory;
     }
@@ -67,6 +68,7 @@ pub(crate) fn sidecar(args: &SidecarArgs) -> anyhow::Result<ExitCode> {
         .context("--skip-outbound-ports")?;
     options.opaque_ports = args.opaque_ports.parse().context("--opaque-ports")?;
     options.access_log = format(args.access_log);
+    options.reclaim = Some(allocator::give_back);
     // One thread until the privileges are dropped: they belong to threads.
     runtime::current_thread()?.block_on(async {
         let shutdown = runtime::shutdown_on_signal()?;

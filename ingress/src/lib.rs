@@ -109,6 +109,7 @@ impl Edge {
             workers: options.workers,
             drain: options.drain,
             memory_bytes_max: options.memory_bytes_max,
+            reclaim: options.reclaim,
             ..EngineOptions::default()
         })
         .map_err(EdgeError::Engine)?;

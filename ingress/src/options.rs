@@ -35,6 +35,8 @@ pub struct Options {
     pub drain: Duration,
     /// Memory that the process may use before it refuses; `None`: as much as there is.
     pub memory_bytes_max: Option<u64>,
+    /// Has the allocator give back what it keeps; asked before anybody is refused for memory.
+    pub reclaim: Option<fn()>,
     /// Peers whose X-Forwarded-* and Forwarded fields are believed.
     pub trusted_peers: Vec<IpNet>,
     /// Proxies without HTTP, whose connections all begin with a PROXY header.
@@ -55,6 +57,7 @@ impl Options {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             drain: Duration::from_secs(25),
             memory_bytes_max: default_budget(),
+            reclaim: None,
             trusted_peers: Vec::new(),
             proxies: Vec::new(),
         }

@@ -42,6 +42,8 @@ pub struct EngineOptions {
     /// Memory from which on new requests are answered 503; from an eighth more on, connections are closed at once. `None`:
     /// there is no end of it. See [`default_budget`](crate::memory::default_budget).
     pub memory_bytes_max: Option<u64>,
+    /// Has the allocator give back what it keeps, on the calling thread; asked before anybody is refused for memory.
+    pub reclaim: Option<fn()>,
     /// Port where endpoints with an identity take mTLS.
     pub mtls_port: u16,
     /// Mark of the proxy's own packets (SO_MARK), where its user id does not tell them from the application's.
@@ -63,6 +65,7 @@ impl Default for EngineOptions {
             workers: 1,
             drain: Duration::from_secs(25),
             memory_bytes_max: None,
+            reclaim: None,
             mtls_port: meshgate_api::names::PORT_MTLS,
             socket_mark: None,
             application_address: None,
@@ -154,7 +157,7 @@ impl Engine {
                 limits: LimitBook::default(),
                 listeners: Listeners::new(options.workers()),
                 descriptors: Descriptors::claim(),
-                memory: Memory::new(options.memory_bytes_max),
+                memory: Memory::new(options.memory_bytes_max, options.reclaim),
                 metrics,
                 local: crate::local::LocalApplications::default(),
                 edge_tls,

@@ -4,6 +4,9 @@
 //! the budget on, and beyond it connections are closed before they cost anything; what is under way goes on. The budget
 //! leaves room for that, and for what the kernel keeps for the process: the bytes in sockets.
 //!
+//! An allocator keeps what was freed for a while, and looks again only when it is used, which a proxy that refuses hardly
+//! does: so before it refuses, it has the free memory given back.
+//!
 //! What counts is read from the kernel, when something new comes and not more often than [`FRESH_NS`]: no accounting on
 //! anyone's path, no part of the process forgotten, nothing to do while nobody comes.
 
@@ -32,14 +35,19 @@ pub(crate) struct Memory {
     source: Option<File>,
     read_at: AtomicU64,
     used: AtomicU64,
+    /// Gives back what the allocator keeps.
+    reclaim: Option<fn()>,
+    reclaimed_at: AtomicU64,
 }
 
+/// Giving back takes milliseconds at worst.
+const RECLAIM_EVERY_NS: u64 = 100_000_000;
 /// Reading costs a few microseconds, filling memory takes longer.
 const FRESH_NS: u64 = 10_000_000;
 
 impl Memory {
     /// `None`: as much as there is.
-    pub(crate) fn new(budget: Option<u64>) -> Self {
+    pub(crate) fn new(budget: Option<u64>, reclaim: Option<fn()>) -> Self {
         let source = budget.and_then(|_| {
             File::open("/proc/self/statm")
                 .inspect_err(|error| tracing::warn!(%error, "memory use is not watched"))
@@ -50,6 +58,8 @@ impl Memory {
             source,
             read_at: AtomicU64::new(0),
             used: AtomicU64::new(0),
+            reclaim,
+            reclaimed_at: AtomicU64::new(0),
         }
     }
 
@@ -61,27 +71,30 @@ impl Memory {
     }
 
     fn used(&self, source: &File, now: Time) -> u64 {
-        let now = now.as_nanos();
-        let read_at = self.read_at.load(Ordering::Relaxed);
-        let is_stale = read_at == 0 || now.saturating_sub(read_at) >= FRESH_NS;
+        let now = now.as_nanos().max(1);
         // One reads, and the others go on with what is known.
-        let claim = |from| {
-            let exchanged = self.read_at.compare_exchange(
-                from,
-                now.max(1),
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
-            exchanged.is_ok()
-        };
-        if is_stale
-            && claim(read_at)
-            && let Some(used) = anonymous_bytes(source)
+        if is_due(&self.read_at, now, FRESH_NS)
+            && let Some(mut used) = anonymous_bytes(source)
         {
+            if let Some(reclaim) = self.reclaim
+                && used >= self.budget
+                && is_due(&self.reclaimed_at, now, RECLAIM_EVERY_NS)
+            {
+                reclaim();
+                used = anonymous_bytes(source).unwrap_or(used);
+            }
             self.used.store(used, Ordering::Relaxed);
         }
         self.used.load(Ordering::Relaxed)
     }
+}
+
+/// Whether it is time again, for one of those who ask. Zero: it never was.
+fn is_due(last: &AtomicU64, now: u64, every: u64) -> bool {
+    let before = last.load(Ordering::Relaxed);
+    let is_stale = before == 0 || now.saturating_sub(before) >= every;
+    let relaxed = Ordering::Relaxed;
+    is_stale && last.compare_exchange(before, now, relaxed, relaxed).is_ok()
 }
 
 fn pressure(used: u64, budget: u64) -> Pressure {
@@ -171,7 +184,7 @@ mod tests {
 
     #[test]
     fn what_is_used_is_read_and_not_too_often() {
-        let memory = Memory::new(Some(u64::MAX));
+        let memory = Memory::new(Some(u64::MAX), None);
         let source = memory.source.as_ref().unwrap();
         let first = memory.used(source, Time::from_nanos(1));
         assert!(first > 4096, "{first}");
@@ -179,6 +192,25 @@ mod tests {
         assert_eq!(memory.used(source, Time::from_nanos(FRESH_NS)), first);
         let then = memory.used(source, Time::from_nanos(FRESH_NS + 1));
         assert!(then >= first + (more.len() as u64) / 2, "{first} {then}");
+    }
+
+    #[test]
+    fn what_is_kept_is_given_back_before_anybody_is_refused() {
+        static CALLS: AtomicU64 = AtomicU64::new(0);
+        let reclaim: fn() = || {
+            CALLS.fetch_add(1, Ordering::Relaxed);
+        };
+        let check = |budget, at: &[u64], expected| {
+            let memory = Memory::new(Some(budget), Some(reclaim));
+            CALLS.store(0, Ordering::Relaxed);
+            for at in at {
+                memory.pressure(Time::from_nanos(*at));
+            }
+            assert_eq!(CALLS.load(Ordering::Relaxed), expected, "{budget} {at:?}");
+        };
+        check(u64::MAX, &[1], 0);
+        check(1, &[1, FRESH_NS + 1], 1);
+        check(1, &[1, FRESH_NS + 1, RECLAIM_EVERY_NS + 1], 2);
     }
 
     #[test]

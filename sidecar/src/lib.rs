@@ -63,6 +63,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Si
         workers: WORKERS,
         drain: options.drain,
         memory_bytes_max: default_budget(),
+        reclaim: options.reclaim,
         socket_mark: own_traffic.mark(),
         unknown_destination: Some(Arc::new(lookup.clone())),
         opaque_ports: options.opaque_ports.inclusive().collect(),

@@ -28,6 +28,8 @@ pub struct Options {
     pub access_log: Option<RecordFormat>,
     /// How long requests in flight may take to finish after the shutdown began.
     pub drain: Duration,
+    /// Has the allocator give back what it keeps; asked before anybody is refused for memory.
+    pub reclaim: Option<fn()>,
 }
 
 impl Options {
@@ -43,6 +45,7 @@ impl Options {
             metrics: everywhere(PORT_METRICS),
             access_log: None,
             drain: Duration::from_secs(25),
+            reclaim: None,
         }
     }
 }
