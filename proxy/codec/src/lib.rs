@@ -7,6 +7,7 @@
 mod authority;
 mod content_length;
 pub mod fields;
+mod first_bytes;
 mod head;
 pub mod http1;
 pub mod http2;
@@ -19,6 +20,7 @@ mod version;
 
 pub use authority::{Authority, BadAuthority};
 pub use fields::{Field, FieldError, Fields, Known, KnownSet, Name};
+pub use first_bytes::Spoken;
 pub use head::{BadHost, RequestHead, ResponseHead};
 pub use method::{Method, OtherMethod};
 pub use target::{BadTarget, Form, Target};
