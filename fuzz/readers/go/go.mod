@@ -1,0 +1,3 @@
+module meshgate.dev/fuzz/readers/go
+
+go 1.22
