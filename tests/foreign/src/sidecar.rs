@@ -1,0 +1,165 @@
+//! A sidecar's engine with its three listeners, in this process: what redirects to them and who gives them their
+//! identity belongs to a pod, not to what they speak.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use meshgate_certs::authority::Authority;
+use meshgate_certs::credential::{Credential, CurrentCredential};
+use meshgate_certs::identity::{SpiffeId, TrustDomain};
+use meshgate_certs::trust::{Trust, TrustBundle};
+use meshgate_proxy::push::identity::WorkloadIdentity;
+use meshgate_proxy::push::mesh::mesh_tls;
+use meshgate_proxy::{
+    EndpointSpec, Engine, EngineError, EngineOptions, Listener, ListenerKind, ListenerLimits,
+    MeshTls, OriginalDestination, Policy, Protocol, Service, ServiceSpec, Services, Snapshot,
+};
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// Ends when dropped.
+pub(crate) struct Sidecar {
+    /// What the application sends.
+    pub(crate) outbound: SocketAddr,
+    /// What comes for the application in the clear.
+    pub(crate) inbound: SocketAddr,
+    /// What comes for it with mTLS, behind a tunnel that is a client of the mesh: who connects here need not be one.
+    pub(crate) mtls: SocketAddr,
+    _shutdown: DropGuard,
+    _engine: tokio::task::JoinHandle<Result<(), EngineError>>,
+    _tunnel: JoinSet<()>,
+}
+
+/// Of the Service; nobody listens there.
+const CLUSTER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 99)), 80);
+
+impl Sidecar {
+    pub(crate) async fn start(application: SocketAddr) -> anyhow::Result<Self> {
+        let mesh = Mesh::new()?;
+        let engine = Engine::new(EngineOptions {
+            application_address: Some(application.ip()),
+            ..EngineOptions::default()
+        })?;
+        engine.set_mesh_tls(mesh.tls("server")?);
+        engine.swap(Snapshot {
+            services: Services::new([Arc::new(service(application))], true),
+            ..Snapshot::default()
+        });
+        let kinds = [
+            ListenerKind::Outbound(OriginalDestination::Fixed(CLUSTER)),
+            ListenerKind::InboundPlain(OriginalDestination::Fixed(application)),
+            ListenerKind::InboundMtls,
+        ];
+        let listeners = kinds.map(listener).into_iter();
+        let listeners = listeners.collect::<std::io::Result<Vec<_>>>()?;
+        let addresses = listeners
+            .iter()
+            .map(|listener| listener.socket.local_addr());
+        let addresses = addresses.collect::<std::io::Result<Vec<_>>>()?;
+        let [outbound, inbound, mtls] = addresses[..] else {
+            anyhow::bail!("three listeners have three addresses");
+        };
+        let (entrance, tunnel) = tunnel(mtls, mesh.tls("client")?).await?;
+        let shutdown = CancellationToken::new();
+        let running = {
+            let (engine, shutdown) = (engine.clone(), shutdown.clone());
+            tokio::spawn(async move { engine.run(listeners, shutdown).await })
+        };
+        Ok(Self {
+            outbound,
+            inbound,
+            mtls: entrance,
+            _shutdown: shutdown.drop_guard(),
+            _engine: running,
+            _tunnel: tunnel,
+        })
+    }
+}
+
+fn listener(kind: ListenerKind) -> std::io::Result<Listener> {
+    Ok(Listener {
+        socket: std::net::TcpListener::bind("127.0.0.1:0")?,
+        kind,
+        limits: ListenerLimits::mesh(),
+    })
+}
+
+fn service(application: SocketAddr) -> Service {
+    let endpoint = EndpointSpec {
+        address: application,
+        uid: "pod".into(),
+        pod: "web-0".into(),
+        identity: None,
+        terminating: false,
+    };
+    let spec = ServiceSpec {
+        name: "shop/web:80".into(),
+        protocol: Protocol::Auto,
+        addresses: vec![CLUSTER],
+        endpoints: vec![endpoint],
+        policy: Policy::default(),
+    };
+    Service::new(spec, None)
+}
+
+struct Mesh {
+    authority: Authority,
+    domain: TrustDomain,
+}
+
+impl Mesh {
+    fn new() -> anyhow::Result<Self> {
+        let domain: TrustDomain = "cluster.local".parse()?;
+        let authority = Authority::generate(&domain, jiff::Timestamp::now())?;
+        Ok(Self { authority, domain })
+    }
+
+    fn tls(&self, account: &str) -> anyhow::Result<MeshTls> {
+        let id = SpiffeId::new(&self.domain, "shop", account)?;
+        let request = meshgate_certs::csr::generate(&id)?;
+        let (life, now) = (Duration::from_secs(3600), jiff::Timestamp::now());
+        let leaf = self.authority.sign(&request.csr_der, &id, life, now)?;
+        let root = self.authority.cert_der().clone();
+        let identity = WorkloadIdentity {
+            id,
+            credential: CurrentCredential::new(Credential::new(leaf.chain_der, request.key)?),
+            trust: Trust::new(TrustBundle::from_der([root])?),
+        };
+        Ok(mesh_tls(&identity, &self.domain)?)
+    }
+}
+
+/// Takes connections in the clear and passes their bytes on as a workload of the mesh.
+async fn tunnel(to: SocketAddr, client: MeshTls) -> anyhow::Result<(SocketAddr, JoinSet<()>)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                continue;
+            };
+            while connections.try_join_next().is_some() {}
+            let connector = TlsConnector::from(client.client.clone());
+            connections.spawn(async move {
+                // Ends with either side; who was cut off is judged by the suite.
+                let _ = pass(stream, to, connector).await;
+            });
+        }
+    });
+    Ok((address, tasks))
+}
+
+async fn pass(mut near: TcpStream, to: SocketAddr, connector: TlsConnector) -> std::io::Result<()> {
+    let far = TcpStream::connect(to).await?;
+    let mut far = connector
+        .connect(ServerName::IpAddress(to.ip().into()), far)
+        .await?;
+    tokio::io::copy_bidirectional(&mut near, &mut far).await?;
+    Ok(())
+}
