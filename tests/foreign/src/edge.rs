@@ -1,11 +1,12 @@
 //! An edge as people start it: `meshgate ingress --from`.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rcgen::{CertifiedKey, KeyPair};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
@@ -18,11 +19,13 @@ pub(crate) struct Edge {
     pub(crate) https: SocketAddr,
     _process: Child,
     _log: tokio::task::JoinHandle<()>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// The one host that is served.
 pub(crate) const HOST: &str = "localhost";
+/// Beside the manifests.
+const CERTIFICATE: &str = "certificate.pem";
 const START_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Edge {
@@ -33,7 +36,9 @@ impl Edge {
             .tempdir()?;
         let manifests = folder.path().join("manifests");
         std::fs::create_dir(&manifests)?;
-        std::fs::write(manifests.join("site.yaml"), site(origin)?)?;
+        let issued = rcgen::generate_simple_self_signed([HOST.to_owned()])?;
+        std::fs::write(folder.path().join(CERTIFICATE), issued.cert.pem())?;
+        std::fs::write(manifests.join("site.yaml"), site(origin, &issued))?;
         let mut process = command(folder.path(), &manifests)?
             .spawn()
             .context("the edge")?;
@@ -52,8 +57,13 @@ impl Edge {
             https,
             _process: process,
             _log: log,
-            _folder: folder,
+            folder,
         })
+    }
+
+    /// The file of the certificate that it shows.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.folder.path().join(CERTIFICATE)
     }
 }
 
@@ -97,15 +107,14 @@ async fn addresses(
     anyhow::bail!("the edge ended: {seen}")
 }
 
-fn site(origin: SocketAddr) -> anyhow::Result<String> {
-    let issued = rcgen::generate_simple_self_signed([HOST.to_owned()])?;
+fn site(origin: SocketAddr, issued: &CertifiedKey<KeyPair>) -> String {
     let indented = |pem: String| pem.replace('\n', "\n    ");
     let (certificate, key) = (
         indented(issued.cert.pem()),
         indented(issued.signing_key.serialize_pem()),
     );
     let (ip, port) = (origin.ip(), origin.port());
-    Ok(format!(
+    format!(
         "apiVersion: v1
 kind: Secret
 metadata: {{name: certificate}}
@@ -145,5 +154,5 @@ spec:
   tls: [{{secretName: certificate}}]
   defaultBackend: {{service: {{name: origin, port: {{number: 80}}}}}}
 "
-    ))
+    )
 }

@@ -1,6 +1,7 @@
 //! Suites that others wrote, against our edge and our sidecar: `tests/foreign/run.sh` installs and starts them.
 
 mod edge;
+mod grpc;
 mod h2spec;
 mod origin;
 mod sidecar;
@@ -19,7 +20,7 @@ struct Outcome {
     failed: Vec<String>,
 }
 
-const SUITES: [&str; 3] = ["h2spec", "websocket", "slow"];
+const SUITES: [&str; 4] = ["h2spec", "grpc", "websocket", "slow"];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
@@ -37,6 +38,7 @@ async fn main() -> anyhow::Result<ExitCode> {
 async fn run(suite: &str) -> anyhow::Result<Vec<Outcome>> {
     match suite {
         "h2spec" => h2spec::run().await,
+        "grpc" => grpc::run().await,
         "websocket" => websocket::run().await,
         "slow" => slow::run().await,
         other => bail!("no suite {other:?}; there are {}", SUITES.join(", ")),

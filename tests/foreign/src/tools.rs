@@ -1,7 +1,7 @@
 //! Programs that the suites are made of, by the names that `run.sh` gives them.
 
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -15,7 +15,24 @@ pub(crate) fn path(variable: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// Runs a program to its end, whatever that is; what it printed, on both outputs.
-pub(crate) async fn printed(mut command: Command, patience: Duration) -> anyhow::Result<String> {
+pub(crate) async fn printed(command: Command, patience: Duration) -> anyhow::Result<String> {
+    let (_, printed) = ended(command, patience).await?;
+    Ok(printed)
+}
+
+/// Runs a program to its end; what it printed, if that was a failure.
+pub(crate) async fn succeeds(
+    command: Command,
+    patience: Duration,
+) -> anyhow::Result<Result<(), String>> {
+    let (status, printed) = ended(command, patience).await?;
+    Ok(match status.success() {
+        true => Ok(()),
+        false => Err(printed),
+    })
+}
+
+async fn ended(mut command: Command, patience: Duration) -> anyhow::Result<(ExitStatus, String)> {
     let shown = format!("{:?}", command.as_std());
     command
         .stdin(Stdio::null())
@@ -27,5 +44,5 @@ pub(crate) async fn printed(mut command: Command, patience: Duration) -> anyhow:
     };
     let output = output.with_context(|| shown)?;
     let both = [output.stdout, output.stderr].concat();
-    Ok(String::from_utf8_lossy(&both).into_owned())
+    Ok((output.status, String::from_utf8_lossy(&both).into_owned()))
 }
