@@ -34,7 +34,7 @@ minimise() { # claim
   found=$(mktemp -d -p "$target")
   find "corpus/$1" -type f -regextype egrep -regex '.*/[0-9a-f]{40}' -exec mv {} "$target/corpus/$1/" \;
   "$target/$host/release/$1" -set_cover_merge=1 -use_counters=0 -max_len=512 -verbosity=0 "$found" "$target/corpus/$1"
-  (cd "$found" && ls -S | head -6 | xargs -r cp -t "$OLDPWD/corpus/$1/")
+  (cd "$found" && ls -S | sed -n 1,6p | xargs -r cp -t "$OLDPWD/corpus/$1/")
   rm -r "$found"
 }
 
@@ -43,7 +43,7 @@ for claim in "${claims[@]}"; do
   mkdir -p "$target/corpus/$claim" "$target/findings/$claim"
   program=$target/$host/release/$claim
   echo "== $claim, ${seconds} s"
-  "$program" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 \
+  "$program" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -detect_leaks=0 -verbosity=0 \
     -artifact_prefix="$target/findings/$claim/" "$target/corpus/$claim" "corpus/$claim"
   [ -z "$minimise" ] || minimise "$claim"
 done
