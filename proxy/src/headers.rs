@@ -2,10 +2,20 @@
 
 use std::net::IpAddr;
 
-use meshgate_codec::{Fields, Known, Name};
+use meshgate_codec::fields::Value;
+use meshgate_codec::{Fields, Known, KnownSet, Name};
 
 /// From proxy to proxy: port and protocol of the destination. Never from or to an application.
 pub(crate) const DESTINATION: &str = "meshgate-dest";
+
+/// What only trusted peers may say of the client.
+const CLAIMS: KnownSet = KnownSet::of(&[
+    Known::XForwardedFor,
+    Known::XForwardedProto,
+    Known::XForwardedHost,
+    Known::XForwardedPort,
+    Known::Forwarded,
+]);
 
 /// What the edge tells the application about the client.
 pub(crate) struct ForClient<'a> {
@@ -47,32 +57,31 @@ impl ForClient<'_> {
     /// Sets the forwarded fields; what the client sent stays only when it is trusted.
     pub(crate) fn apply(&self, fields: &mut Fields, client: IpAddr) {
         if !self.trusted {
-            for name in [
-                Known::XForwardedFor,
-                Known::XForwardedProto,
-                Known::XForwardedHost,
-                Known::XForwardedPort,
-                Known::Forwarded,
-            ] {
-                fields.remove(name);
-            }
+            fields.remove_all(CLAIMS);
         }
-        let peer = self.peer.to_string();
-        add_element(fields, Known::XForwardedFor, &peer);
+        add_element(fields, Known::XForwardedFor, |value| {
+            value.address(self.peer);
+        });
         set_missing(fields, Known::XForwardedProto, self.scheme);
         if !self.authority.is_empty() {
             set_missing(fields, Known::XForwardedHost, self.authority);
         }
-        set(fields, Known::XRealIp, client.to_string().as_bytes());
-        let node = match self.peer {
-            IpAddr::V4(_) => peer,
-            IpAddr::V6(_) => format!("\"[{peer}]\""),
+        set_with(fields, Known::XRealIp, |value| {
+            value.address(client);
+        });
+        add_element(fields, Known::Forwarded, |value| self.describe(value));
+    }
+
+    /// An element of `Forwarded` (RFC 7239).
+    fn describe(&self, value: &mut Value<'_>) {
+        match self.peer {
+            IpAddr::V4(_) => value.text("for=").address(self.peer),
+            IpAddr::V6(_) => value.text("for=\"[").address(self.peer).text("]\""),
         };
-        let element = match self.authority {
-            "" => format!("for={node};proto={}", self.scheme),
-            authority => format!("for={node};host=\"{authority}\";proto={}", self.scheme),
-        };
-        add_element(fields, Known::Forwarded, &element);
+        if !self.authority.is_empty() {
+            value.text(";host=\"").text(self.authority).text("\"");
+        }
+        value.text(";proto=").text(self.scheme);
     }
 }
 
@@ -81,19 +90,19 @@ pub(crate) fn name_request(fields: &mut Fields, trusted: bool, chance: [u64; 3])
     let keep_id = trusted && fields.get(Known::XRequestId).is_some_and(is_short_token);
     if !keep_id {
         let [a, b, _] = chance;
-        set(
-            fields,
-            Known::XRequestId,
-            format!("{a:016x}{b:016x}").as_bytes(),
-        );
+        set_with(fields, Known::XRequestId, |value| {
+            value.hexadecimal(a).hexadecimal(b);
+        });
     }
     let keep_trace = trusted && fields.get(Known::Traceparent).is_some_and(is_traceparent);
     if !keep_trace {
         let [a, b, c] = chance;
         // An all-zero id is invalid; one bit more costs nothing.
         let (trace, span) = (b | 1, c | 1);
-        let parent = format!("00-{a:016x}{trace:016x}-{span:016x}-00");
-        set(fields, Known::Traceparent, parent.as_bytes());
+        set_with(fields, Known::Traceparent, |value| {
+            value.text("00-").hexadecimal(a).hexadecimal(trace);
+            value.text("-").hexadecimal(span).text("-00");
+        });
         fields.remove(Known::Tracestate);
     }
 }
@@ -118,14 +127,22 @@ fn is_traceparent(value: &[u8]) -> bool {
 pub(crate) fn set_client_cert(fields: &mut Fields, identities: Option<(&str, &str)>) {
     fields.remove(Known::XForwardedClientCert);
     if let Some((own, peer)) = identities {
-        let value = format!("By={own};URI={peer}");
-        set(fields, Known::XForwardedClientCert, value.as_bytes());
+        set_with(fields, Known::XForwardedClientCert, |value| {
+            value.text("By=").text(own).text(";URI=").text(peer);
+        });
     }
 }
 
 /// What cannot be said must not leave what somebody else said in its place.
 pub(crate) fn set<'a>(fields: &mut Fields, name: impl Into<Name<'a>> + Copy, value: &[u8]) {
     if fields.set(name, value).is_err() {
+        fields.remove(name);
+    }
+}
+
+/// The same, of a value that is written in its place.
+fn set_with(fields: &mut Fields, name: Known, write: impl FnOnce(&mut Value<'_>)) {
+    if fields.set_with(name, write).is_err() {
         fields.remove(name);
     }
 }
@@ -137,14 +154,13 @@ fn set_missing(fields: &mut Fields, name: Known, value: &str) {
 }
 
 /// Adds an element to a list field, as one line.
-fn add_element(fields: &mut Fields, name: Known, element: &str) {
-    let mut line: Vec<u8> = Vec::new();
+fn add_element(fields: &mut Fields, name: Known, write: impl FnOnce(&mut Value<'_>)) {
+    let mut before: Vec<u8> = Vec::new();
     for value in fields.all(name) {
-        line.extend_from_slice(value);
-        line.extend_from_slice(b", ");
+        before.extend_from_slice(value);
+        before.extend_from_slice(b", ");
     }
-    line.extend_from_slice(element.as_bytes());
-    set(fields, name, &line);
+    set_with(fields, name, |value| write(value.bytes(&before)));
 }
 
 #[cfg(test)]

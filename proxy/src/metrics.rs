@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -98,6 +99,30 @@ struct RequestSeries {
     bytes_out: Counter,
 }
 
+/// Labels of a request, borrowed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told<'a> {
+    pub(crate) direction: &'static str,
+    pub(crate) route: &'a Arc<str>,
+    pub(crate) service: &'a Arc<str>,
+    pub(crate) peer: &'a Arc<str>,
+    pub(crate) status: u16,
+    pub(crate) reason: &'static str,
+}
+
+impl Told<'_> {
+    fn labels(self) -> RequestLabels {
+        RequestLabels {
+            direction: self.direction,
+            route: self.route.clone(),
+            service: self.service.clone(),
+            peer: self.peer.clone(),
+            status: self.status,
+            reason: self.reason,
+        }
+    }
+}
+
 /// What a request that is over adds to its series.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spent {
@@ -110,8 +135,14 @@ impl RequestSeries {
     fn count(&self, spent: Spent) {
         self.requests.inc();
         self.latencies.observe(spent.took.as_secs_f64());
-        self.bytes_in.inc_by(spent.bytes_in);
-        self.bytes_out.inc_by(spent.bytes_out);
+        for (counter, bytes) in [
+            (&self.bytes_in, spent.bytes_in),
+            (&self.bytes_out, spent.bytes_out),
+        ] {
+            if bytes > 0 {
+                counter.inc_by(bytes);
+            }
+        }
     }
 }
 
@@ -124,19 +155,50 @@ struct SeriesKey {
 }
 
 impl SeriesKey {
-    fn of(metrics: u64, labels: &RequestLabels) -> Self {
+    fn of(metrics: u64, told: Told<'_>) -> Self {
         let texts = [
-            labels.direction,
-            &labels.route,
-            &labels.service,
-            &labels.peer,
-            labels.reason,
+            told.direction,
+            told.route,
+            told.service,
+            told.peer,
+            told.reason,
         ];
         Self {
             metrics,
             texts: texts.map(|text| (text.as_ptr().addr(), text.len())),
-            status: labels.status,
+            status: told.status,
         }
+    }
+}
+
+/// Hashes addresses, which nobody outside chooses: mixing them is enough.
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u16(&mut self, number: u16) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // Odd, with its bits spread.
+        const MIX: u64 = 0xf135_7aea_2e62_a9c5;
+        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(MIX);
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.write_u64(number as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        // The table looks at the lowest bits, the multiplication mixes the highest.
+        self.0.rotate_left(26)
     }
 }
 
@@ -144,7 +206,8 @@ impl SeriesKey {
 const RESOLVED_MAX: usize = 4096;
 
 thread_local! {
-    static RESOLVED: RefCell<HashMap<SeriesKey, RequestSeries>> = RefCell::default();
+    static RESOLVED: RefCell<HashMap<SeriesKey, RequestSeries, BuildHasherDefault<AddressHasher>>> =
+        RefCell::default();
 }
 
 type Latencies = Family<RouteLabels, Histogram, fn() -> Histogram>;
@@ -273,8 +336,8 @@ impl Metrics {
     }
 
     /// Counts a request. The series of labels that were seen before are found without comparing any text.
-    pub(crate) fn request(&self, labels: RequestLabels, spent: Spent) {
-        let key = SeriesKey::of(self.id, &labels);
+    pub(crate) fn request(&self, told: Told<'_>, spent: Spent) {
+        let key = SeriesKey::of(self.id, told);
         RESOLVED.with_borrow_mut(|resolved| {
             if let Some(series) = resolved.get(&key) {
                 return series.count(spent);
@@ -282,7 +345,7 @@ impl Metrics {
             if resolved.len() >= RESOLVED_MAX {
                 resolved.clear();
             }
-            let series = self.resolve(labels);
+            let series = self.resolve(told.labels());
             series.count(spent);
             resolved.insert(key, series);
         });

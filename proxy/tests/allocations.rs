@@ -130,7 +130,7 @@ fn ask(client: &mut TcpStream) {
 }
 
 /// Allocations and reallocations of one request, without records.
-const OF_A_REQUEST: usize = 36;
+const OF_A_REQUEST: usize = 23;
 const REQUESTS: usize = 100;
 
 #[test]

@@ -5,6 +5,7 @@
 //! per known name answers most questions ("is there an `Upgrade`?") before any field is looked at.
 
 mod known;
+mod value;
 
 use std::fmt;
 use std::ops::Range;
@@ -12,6 +13,7 @@ use std::ops::Range;
 use thiserror::Error;
 
 pub use known::{Known, KnownSet, Name};
+pub use value::Value;
 
 use crate::octets;
 
@@ -172,19 +174,29 @@ impl Fields {
     pub fn set<'a>(&mut self, name: impl Into<Name<'a>>, value: &[u8]) -> Result<(), FieldError> {
         let name = name.into();
         let entry = self.write(name, value)?;
-        let first = self
-            .entries
-            .iter()
-            .position(|old| old.is(name, &self.lines));
-        match first.and_then(|first| self.entries.get_mut(first)) {
-            None => self.enter(entry),
-            Some(old) => {
-                *old = entry;
-                let lines = &self.lines;
-                self.entries
-                    .retain(|other| other.at == entry.at || !other.is(name, lines));
-            }
+        self.put(name, entry);
+        Ok(())
+    }
+
+    /// The same, of a value that is written in its place.
+    pub fn set_with<'a>(
+        &mut self,
+        name: impl Into<Name<'a>>,
+        write: impl FnOnce(&mut Value<'_>),
+    ) -> Result<(), FieldError> {
+        let name = name.into();
+        let (text, known) = judge_name(name)?;
+        let at = self.lines.len();
+        self.lines.extend_from_slice(text);
+        self.lines.extend_from_slice(b": ");
+        let from = self.lines.len();
+        write(&mut Value(&mut self.lines));
+        let entry = self.judge_written(at, from, text, known);
+        match entry {
+            Ok(_) => self.lines.extend_from_slice(b"\r\n"),
+            Err(_) => self.lines.truncate(at),
         }
+        self.put(name, entry?);
         Ok(())
     }
 
@@ -301,18 +313,54 @@ impl Fields {
 
     /// Writes a line that no entry knows yet.
     fn write(&mut self, name: Name<'_>, value: &[u8]) -> Result<Entry, FieldError> {
-        let (text, known) = match name {
-            Name::Known(known) => (known.as_str(), Some(known)),
-            Name::Other(text) if octets::is_token(text.as_bytes()) => {
-                (text, Known::find(text.as_bytes()))
-            }
-            Name::Other(_) => return Err(FieldError::BadName),
-        };
+        let (text, known) = judge_name(name)?;
         let value = octets::trim(value);
         if !octets::is_value(value) {
             return Err(FieldError::BadValue);
         }
-        self.write_line(text.as_bytes(), known, value)
+        self.write_line(text, known, value)
+    }
+
+    /// The entry of a line at the end of the lines, which begins at `at` and whose value begins at `from`.
+    fn judge_written(
+        &mut self,
+        at: usize,
+        from: usize,
+        name: &[u8],
+        known: Option<Known>,
+    ) -> Result<Entry, FieldError> {
+        let written = self.lines.get(from..).unwrap_or_default();
+        let value = octets::trim(written);
+        if !octets::is_value(value) {
+            return Err(FieldError::BadValue);
+        }
+        let entry = Entry::new(at, name, known, value)?;
+        if value.len() != written.len() {
+            let value = value.to_vec();
+            self.lines.truncate(from);
+            self.lines.extend_from_slice(&value);
+        }
+        Ok(entry)
+    }
+
+    /// Makes a written line the only one of its name.
+    fn put(&mut self, name: Name<'_>, entry: Entry) {
+        let first = match name {
+            Name::Known(known) if !self.present.has(known) => None,
+            _ => self
+                .entries
+                .iter()
+                .position(|old| old.is(name, &self.lines)),
+        };
+        match first.and_then(|first| self.entries.get_mut(first)) {
+            None => self.enter(entry),
+            Some(old) => {
+                *old = entry;
+                let lines = &self.lines;
+                self.entries
+                    .retain(|other| other.at == entry.at || !other.is(name, lines));
+            }
+        }
     }
 
     /// Name and value are judged already.
@@ -337,6 +385,17 @@ impl Fields {
             self.present.insert(known);
         }
         self.entries.push(entry);
+    }
+}
+
+/// The name as it is written, and its number.
+fn judge_name(name: Name<'_>) -> Result<(&[u8], Option<Known>), FieldError> {
+    match name {
+        Name::Known(known) => Ok((known.as_str().as_bytes(), Some(known))),
+        Name::Other(text) if octets::is_token(text.as_bytes()) => {
+            Ok((text.as_bytes(), Known::find(text.as_bytes())))
+        }
+        Name::Other(_) => Err(FieldError::BadName),
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod authority;
 mod content_length;
+pub mod digits;
 pub mod fields;
 mod first_bytes;
 mod head;

@@ -10,7 +10,7 @@ use crate::body::Replay;
 use crate::clock;
 use crate::engine::Shared;
 use crate::failure::{Failure, Reason};
-use crate::metrics::{RequestLabels, Spent};
+use crate::metrics::{Spent, Told};
 use crate::serve::Connection;
 
 /// One exchange, open until dropped.
@@ -132,11 +132,11 @@ impl Drop for Exchange {
             metrics.bytes(line.direction, "out", line.bytes_out);
             metrics.tcp(line.direction, &line.service, &line.peer, line.reason);
         } else {
-            let labels = RequestLabels {
+            let told = Told {
                 direction: line.direction,
-                route: line.route.clone(),
-                service: line.service.clone(),
-                peer: line.peer.clone(),
+                route: &line.route,
+                service: &line.service,
+                peer: &line.peer,
                 status: line.status,
                 reason: line.reason,
             };
@@ -145,7 +145,7 @@ impl Drop for Exchange {
                 bytes_in: line.bytes_in,
                 bytes_out: line.bytes_out,
             };
-            metrics.request(labels, spent);
+            metrics.request(told, spent);
         }
         if self.shared.recorder.is_on() {
             self.shared.recorder.write(&self.line);

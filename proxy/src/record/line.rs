@@ -6,8 +6,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use meshgate_codec::digits;
+
 use crate::date;
 
+/// A member's name with what stands around it. Names are ours and need no escape; a first member is always there.
+macro_rules! name {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":").as_bytes()
+    };
+}
 /// One request, or one TCP connection.
 #[derive(Debug)]
 pub(crate) struct Line {
@@ -61,6 +69,8 @@ impl Line {
     /// What was asked.
     pub(crate) fn ask(&mut self, method: &str, host: &str, path: &str, request_id: &str) {
         self.asked.clear();
+        self.asked
+            .reserve(method.len() + host.len() + path.len() + request_id.len());
         for (part, end) in [method, host, path, request_id].iter().zip(&mut self.ends) {
             self.asked.push_str(part);
             *end = self.asked.len();
@@ -93,28 +103,27 @@ impl Line {
 
     pub(crate) fn write_json(&self, out: &mut Vec<u8>) {
         let mut object = Object::open(out);
-        object.time();
-        object.text("direction", self.direction);
-        object.display("client", self.client);
-        object.text("peer", &self.peer);
-        object.text("protocol", self.protocol);
-        object.text("method", self.method());
-        object.text("host", self.host());
-        object.text("path", self.path());
-        object.number("status", self.status);
-        object.text("reason", self.reason);
-        object.text("detail", &self.detail);
-        object.text("route", &self.route);
-        object.text("service", &self.service);
+        object.plain(name!("direction"), self.direction);
+        object.address(name!("client"), self.client);
+        object.text(name!("peer"), &self.peer);
+        object.plain(name!("protocol"), self.protocol);
+        object.text(name!("method"), self.method());
+        object.text(name!("host"), self.host());
+        object.text(name!("path"), self.path());
+        object.number(name!("status"), u64::from(self.status));
+        object.plain(name!("reason"), self.reason);
+        object.text(name!("detail"), &self.detail);
+        object.text(name!("route"), &self.route);
+        object.text(name!("service"), &self.service);
         if let Some(endpoint) = self.endpoint {
-            object.display("endpoint", endpoint);
+            object.address(name!("endpoint"), endpoint);
         }
-        object.text("pod", &self.pod);
-        object.number("attempts", self.attempts);
-        object.number("bytes_in", self.bytes_in);
-        object.number("bytes_out", self.bytes_out);
-        object.number("duration_ms", self.took.as_micros() as f64 / 1000.0);
-        object.text("request_id", self.request_id());
+        object.text(name!("pod"), &self.pod);
+        object.number(name!("attempts"), u64::from(self.attempts));
+        object.number(name!("bytes_in"), self.bytes_in);
+        object.number(name!("bytes_out"), self.bytes_out);
+        object.milliseconds(name!("duration_ms"), self.took);
+        object.text(name!("request_id"), self.request_id());
         object.close();
     }
 
@@ -158,48 +167,108 @@ struct Object<'a> {
 }
 
 impl<'a> Object<'a> {
+    /// With the time as its first member.
     fn open(out: &'a mut Vec<u8>) -> Self {
-        out.push(b'{');
+        out.extend_from_slice(b"{\"time\":\"");
+        date::write_timestamp(out);
+        out.push(b'"');
         Self { out }
     }
 
-    /// Names are ours and need no escape.
-    fn name(&mut self, name: &str) {
-        if self.out.last() != Some(&b'{') {
-            self.out.push(b',');
-        }
-        self.out.push(b'"');
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b"\":");
-    }
-
-    fn time(&mut self) {
-        self.name("time");
-        self.out.push(b'"');
-        date::write_timestamp(self.out);
-        self.out.push(b'"');
-    }
-
     /// Left out when empty.
-    fn text(&mut self, name: &str, text: &str) {
-        if !text.is_empty() {
-            self.name(name);
+    fn text(&mut self, name: &[u8], text: &str) {
+        if text.bytes().any(needs_escape) {
+            self.out.extend_from_slice(name);
             let _ = serde_json::to_writer(&mut *self.out, text);
+        } else {
+            self.plain(name, text);
         }
     }
 
-    /// Something whose text needs no escape.
-    fn display(&mut self, name: &str, value: impl fmt::Display) {
-        self.name(name);
-        let _ = write!(self.out, "\"{value}\"");
+    /// A text that needs no escape. Left out when empty.
+    fn plain(&mut self, name: &[u8], text: &str) {
+        if !text.is_empty() {
+            self.out.extend_from_slice(name);
+            self.out.push(b'"');
+            self.out.extend_from_slice(text.as_bytes());
+            self.out.push(b'"');
+        }
     }
 
-    fn number(&mut self, name: &str, number: impl serde::Serialize) {
-        self.name(name);
-        let _ = serde_json::to_writer(&mut *self.out, &number);
+    fn address(&mut self, name: &[u8], address: SocketAddr) {
+        self.out.extend_from_slice(name);
+        self.out.push(b'"');
+        digits::socket_address(address, self.out);
+        self.out.push(b'"');
+    }
+
+    fn number(&mut self, name: &[u8], number: u64) {
+        self.out.extend_from_slice(name);
+        digits::decimal(number, self.out);
+    }
+
+    /// With microseconds behind the point, and at least one digit.
+    fn milliseconds(&mut self, name: &[u8], duration: Duration) {
+        let micros = duration.as_micros().try_into().unwrap_or(u64::MAX);
+        self.number(name, micros / 1000);
+        let behind = (micros % 1000) as u16;
+        let digits = [behind / 100, behind / 10 % 10, behind % 10].map(|digit| b'0' + digit as u8);
+        let count = match digits {
+            [_, b'0', b'0'] => 1,
+            [_, _, b'0'] => 2,
+            _ => 3,
+        };
+        self.out.push(b'.');
+        self.out.extend_from_slice(&digits[..count]);
     }
 
     fn close(self) {
         self.out.extend_from_slice(b"}\n");
+    }
+}
+
+/// What JSON strings do not hold as it is (RFC 8259 §7).
+fn needs_escape(byte: u8) -> bool {
+    byte < b' ' || byte == b'"' || byte == b'\\'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_json_object() {
+        let mut line = Line {
+            direction: "edge",
+            protocol: "HTTP/1.1",
+            client: "10.0.0.1:1234".parse().unwrap(),
+            endpoint: Some("[::1]:80".parse().unwrap()),
+            status: 200,
+            attempts: 1,
+            bytes_out: u64::MAX,
+            ..Line::blank("".into())
+        };
+        line.ask("GET", "a.test", "/\u{1}\"\\\u{e4}", "7");
+        for micros in [0, 1, 10, 100, 110, 111, 1000, 1_200_000, 65_535] {
+            line.took = Duration::from_micros(micros);
+            let mut out = Vec::new();
+            line.write_json(&mut out);
+            assert_eq!(out.pop(), Some(b'\n'));
+            let mut read: serde_json::Value = serde_json::from_slice(&out).unwrap();
+            let time = read.as_object_mut().unwrap().remove("time").unwrap();
+            assert!(
+                time.as_str().unwrap().parse::<jiff::Timestamp>().is_ok(),
+                "{time}"
+            );
+            assert_eq!(
+                read,
+                serde_json::json!({
+                    "direction": "edge", "client": "10.0.0.1:1234", "protocol": "HTTP/1.1", "method": "GET",
+                    "host": "a.test", "path": "/\u{1}\"\\\u{e4}", "status": 200, "endpoint": "[::1]:80",
+                    "attempts": 1, "bytes_in": 0, "bytes_out": u64::MAX,
+                    "duration_ms": micros as f64 / 1000.0, "request_id": "7",
+                })
+            );
+        }
     }
 }

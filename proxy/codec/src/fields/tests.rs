@@ -55,6 +55,20 @@ fn fields_keep_their_order_and_case() {
         |f| f.set(Known::Host, b"9").unwrap(),
         "host=9|b=2",
     );
+    let written = |f: &mut Fields| {
+        f.set_with("b", |value| _ = value.text(" 1 ").text("2\t"))
+            .unwrap()
+    };
+    check("a=1", written, "a=1|b=1 2");
+    check("b=1|a=1|B=3", written, "b=1 2|a=1");
+    check(
+        "via=1|a=2|via=3",
+        |f| {
+            f.set_with(Known::Via, |value| _ = value.bytes(b"x"))
+                .unwrap()
+        },
+        "via=x|a=2",
+    );
     check("a=1|b=2", |f| f.retain(|field| field.value != b"1"), "b=2");
     check(
         "te=1|via=2|a=3",
@@ -99,6 +113,8 @@ fn what_could_be_read_as_more_is_refused() {
             "{name:?}"
         );
         assert_eq!(fields.set(name, value.as_bytes()), Err(error), "{name:?}");
+        let written = fields.set_with(name, |place| _ = place.text(value));
+        assert_eq!(written, Err(error), "{name:?}");
     }
     assert!(fields.is_empty());
     let full = (0..20).find(|_| fields.append("a", &[b'x'; 60_000]).is_err());

@@ -7,6 +7,7 @@ use super::framing::Framing;
 use super::hop_by_hop::HOP_BY_HOP;
 use super::reason::reason;
 use crate::authority::Authority;
+use crate::digits::decimal;
 use crate::fields::{Fields, Known, KnownSet};
 use crate::method::Method;
 use crate::octets;
@@ -135,7 +136,7 @@ pub fn encode_response(
         Version::Http10 => b"HTTP/1.0 ",
         Version::Http11 | Version::Http2 => b"HTTP/1.1 ",
     });
-    write_decimal(u64::from(line.status), out);
+    decimal(u64::from(line.status), out);
     out.push(b' ');
     out.extend_from_slice(reason(line.status).as_bytes());
     out.extend_from_slice(b"\r\n");
@@ -175,7 +176,7 @@ fn write_framing(framing: Framing, out: &mut Vec<u8>) {
         Framing::None | Framing::UntilClose => {}
         Framing::Length(length) | Framing::Announced(length) => {
             out.extend_from_slice(b"Content-Length: ");
-            write_decimal(length, out);
+            decimal(length, out);
             out.extend_from_slice(b"\r\n");
         }
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
@@ -198,19 +199,5 @@ fn write_persist(persist: Persist<'_>, version: Version, out: &mut Vec<u8>) {
 }
 
 /// Without the machinery of `fmt`.
-fn write_decimal(mut number: u64, out: &mut Vec<u8>) {
-    let start = out.len();
-    loop {
-        out.push(b'0' + (number % 10) as u8);
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    if let Some(digits) = out.get_mut(start..) {
-        digits.reverse();
-    }
-}
-
 #[cfg(test)]
 mod tests;
