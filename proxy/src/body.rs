@@ -6,14 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::Body as _;
 use meshgate_codec::Fields;
 use meshgate_codec::http1::clean_trailers;
 
 use crate::http1::{Inbound, Outcome};
 use crate::http2;
 use crate::record::Exchange;
-use crate::serve::OpenExchange;
 use crate::upstream::Held;
 
 /// A piece of a body, or what comes after it.
@@ -52,12 +50,50 @@ impl fmt::Display for BodyError {
 
 impl std::error::Error for BodyError {}
 
+/// Where the frames of a message come from that is sent on.
+pub(crate) trait Source {
+    /// The next piece; `None` after the last.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>>;
+
+    /// Whether there is nothing more to come.
+    fn is_ended(&self) -> bool;
+
+    /// What must go on while nobody wants a piece.
+    fn wait(&mut self, cx: &mut Context<'_>);
+}
+
+impl Source for RequestBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        self.poll_frame(cx)
+    }
+
+    fn is_ended(&self) -> bool {
+        self.is_ended()
+    }
+
+    fn wait(&mut self, _cx: &mut Context<'_>) {}
+}
+
+impl Source for ResponseBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        self.poll_frame(cx)
+    }
+
+    fn is_ended(&self) -> bool {
+        self.is_ended()
+    }
+
+    fn wait(&mut self, cx: &mut Context<'_>) {
+        self.move_request(cx);
+    }
+}
+
 /// A request's body as it comes from the client.
 #[derive(Debug)]
 pub(crate) enum Incoming {
     Empty,
     Http1(Inbound),
-    Http2(hyper::body::Incoming),
+    Http2(http2::Inbound),
 }
 
 impl Incoming {
@@ -65,7 +101,7 @@ impl Incoming {
         match self {
             Self::Empty => Poll::Ready(None),
             Self::Http1(inbound) => inbound.poll_frame(cx),
-            Self::Http2(incoming) => http2::poll_frame(incoming, cx),
+            Self::Http2(inbound) => inbound.poll_frame(cx),
         }
     }
 
@@ -73,7 +109,7 @@ impl Incoming {
         match self {
             Self::Empty => true,
             Self::Http1(inbound) => inbound.is_ended(),
-            Self::Http2(incoming) => incoming.is_end_stream(),
+            Self::Http2(inbound) => inbound.is_ended(),
         }
     }
 
@@ -82,7 +118,7 @@ impl Incoming {
         match self {
             Self::Empty => Some(0),
             Self::Http1(inbound) => inbound.length(),
-            Self::Http2(incoming) => incoming.size_hint().exact(),
+            Self::Http2(inbound) => inbound.length(),
         }
     }
 }
@@ -320,20 +356,19 @@ impl RequestBody {
 /// place in the service's limits, the connection that may be used again.
 #[derive(Debug)]
 pub(crate) struct ResponseBody {
-    source: Source,
+    source: Origin,
     exchange: Option<Box<Exchange>>,
-    open: Option<OpenExchange>,
 }
 
 #[derive(Debug)]
-enum Source {
+enum Origin {
     Own(Bytes),
     Http1 {
         outcome: Box<Outcome>,
         held: Option<Box<Held>>,
     },
     Http2 {
-        incoming: hyper::body::Incoming,
+        outcome: Box<http2::Outcome>,
         held: Option<Box<Held>>,
     },
 }
@@ -346,19 +381,19 @@ impl ResponseBody {
 
     /// A body of the proxy's own.
     pub(crate) fn text(text: impl Into<Bytes>) -> Self {
-        Source::Own(text.into()).into()
+        Origin::Own(text.into()).into()
     }
 
     /// An endpoint's, by HTTP/1.
     pub(crate) fn http1(outcome: Box<Outcome>, held: Box<Held>) -> Self {
         let held = Some(held);
-        Self::from(Source::Http1 { outcome, held }).finished_if_ended()
+        Self::from(Origin::Http1 { outcome, held }).finished_if_ended()
     }
 
     /// An endpoint's, by HTTP/2.
-    pub(crate) fn http2(incoming: hyper::body::Incoming, held: Box<Held>) -> Self {
+    pub(crate) fn http2(outcome: Box<http2::Outcome>, held: Box<Held>) -> Self {
         let held = Some(held);
-        Self::from(Source::Http2 { incoming, held }).finished_if_ended()
+        Self::from(Origin::Http2 { outcome, held }).finished_if_ended()
     }
 
     /// The record closes when the body does.
@@ -370,22 +405,16 @@ impl ResponseBody {
         self
     }
 
-    /// The connection is in use as long as the body is.
-    pub(crate) fn during(mut self, open: OpenExchange) -> Self {
-        self.open = Some(open);
-        self
-    }
-
     /// The next piece; `None` after the last. Moves what is left of the request's body on as well.
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame, BodyError>>> {
         let mut frame = match &mut self.source {
-            Source::Own(text) if text.is_empty() => None,
-            Source::Own(text) => Some(Ok(Frame::Data(std::mem::take(text)))),
-            Source::Http1 { outcome, .. } => ready!(outcome.poll_frame(cx)),
-            Source::Http2 { incoming, .. } => ready!(http2::poll_frame(incoming, cx)),
+            Origin::Own(text) if text.is_empty() => None,
+            Origin::Own(text) => Some(Ok(Frame::Data(std::mem::take(text)))),
+            Origin::Http1 { outcome, .. } => ready!(outcome.poll_frame(cx)),
+            Origin::Http2 { outcome, .. } => ready!(outcome.poll_frame(cx)),
         };
         if let Some(Ok(Frame::Trailers(trailers))) = &mut frame {
             clean_trailers(trailers);
@@ -404,27 +433,28 @@ impl ResponseBody {
 
     /// Moves what is left of the request's body on, when nobody wants more of the answer at this moment.
     pub(crate) fn move_request(&mut self, cx: &mut Context<'_>) {
-        // A library's connection does so by itself.
-        if let Source::Http1 { outcome, .. } = &mut self.source {
-            outcome.move_request(cx);
+        match &mut self.source {
+            Origin::Own(_) => {}
+            Origin::Http1 { outcome, .. } => outcome.move_request(cx),
+            Origin::Http2 { outcome, .. } => outcome.move_request(cx),
         }
     }
 
     /// Whether there is nothing more to come.
     pub(crate) fn is_ended(&self) -> bool {
         match &self.source {
-            Source::Own(text) => text.is_empty(),
-            Source::Http1 { outcome, .. } => outcome.is_ended(),
-            Source::Http2 { incoming, .. } => incoming.is_end_stream(),
+            Origin::Own(text) => text.is_empty(),
+            Origin::Http1 { outcome, .. } => outcome.is_ended(),
+            Origin::Http2 { outcome, .. } => outcome.is_ended(),
         }
     }
 
     /// Bytes still to come, if that is known.
     pub(crate) fn length(&self) -> Option<u64> {
         match &self.source {
-            Source::Own(text) => Some(text.len() as u64),
-            Source::Http1 { outcome, .. } => outcome.length(),
-            Source::Http2 { incoming, .. } => incoming.size_hint().exact(),
+            Origin::Own(text) => Some(text.len() as u64),
+            Origin::Http1 { outcome, .. } => outcome.length(),
+            Origin::Http2 { outcome, .. } => outcome.length(),
         }
     }
 
@@ -438,19 +468,19 @@ impl ResponseBody {
     /// All of it was read.
     fn finish(&mut self) {
         match &mut self.source {
-            Source::Own(_) => {}
-            Source::Http1 { outcome, held } => {
+            Origin::Own(_) => {}
+            Origin::Http1 { outcome, held } => {
                 if let Some(held) = held.take() {
                     held.complete(outcome.take_connection());
                 }
             }
-            Source::Http2 { held, .. } => drop(held.take()),
+            Origin::Http2 { held, .. } => drop(held.take()),
         }
         self.close_record();
     }
 
     fn cut(&mut self) {
-        if let Source::Http1 { held, .. } | Source::Http2 { held, .. } = &mut self.source {
+        if let Origin::Http1 { held, .. } | Origin::Http2 { held, .. } = &mut self.source {
             drop(held.take());
         }
         if let Some(exchange) = self.exchange.take() {
@@ -465,12 +495,11 @@ impl ResponseBody {
     }
 }
 
-impl From<Source> for ResponseBody {
-    fn from(source: Source) -> Self {
+impl From<Origin> for ResponseBody {
+    fn from(source: Origin) -> Self {
         Self {
             source,
             exchange: None,
-            open: None,
         }
     }
 }

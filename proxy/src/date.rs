@@ -3,8 +3,18 @@
 use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Calls with the time as the field `Date` has it (RFC 9110 §6.6.1).
-pub(crate) fn with_now<T>(call: impl FnOnce(&[u8]) -> T) -> T {
+use meshgate_codec::{Fields, Known};
+
+use crate::headers::set;
+
+/// Says the time of an answer that does not say it (RFC 9110 §6.6.1).
+pub(crate) fn tell(fields: &mut Fields) {
+    if !fields.contains(Known::Date) {
+        with_now(|now| set(fields, Known::Date, now));
+    }
+}
+
+fn with_now<T>(call: impl FnOnce(&[u8]) -> T) -> T {
     thread_local! {
         static LATEST: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
     }

@@ -6,6 +6,7 @@ use http::StatusCode;
 use meshgate_codec::{Fields, Known, Method, Version};
 
 use crate::body::{RequestBody, ResponseBody};
+use crate::interims::Interims;
 use crate::io::Io;
 use crate::upstream::Held;
 
@@ -26,6 +27,8 @@ pub(crate) struct Request {
     pub(crate) body: RequestBody,
     /// The protocol that the client asks to change to.
     pub(crate) upgrade: Option<Box<str>>,
+    /// Where answers before the answer go.
+    pub(crate) interims: Interims,
     /// The original destination and its protocol, from a proxy of the mesh.
     pub(crate) destination: Option<Destination>,
 }

@@ -6,7 +6,7 @@ use meshgate_codec::fields::Value;
 use meshgate_codec::{Fields, Known, KnownSet, Name};
 
 /// From proxy to proxy: port and protocol of the destination. Never from or to an application.
-pub(crate) const DESTINATION: &str = "meshgate-dest";
+pub(crate) const DESTINATION: &str = Known::MeshgateDest.as_str();
 
 /// What only trusted peers may say of the client.
 const CLAIMS: KnownSet = KnownSet::of(&[
@@ -85,6 +85,30 @@ impl ForClient<'_> {
     }
 }
 
+/// What a connection's last request said of its client: the next one usually says the same.
+#[derive(Debug, Default)]
+pub(crate) struct Introduction {
+    authority: Box<str>,
+    fields: Fields,
+}
+
+impl Introduction {
+    /// Sets the forwarded fields of a client that nobody speaks for: they depend on the connection and on the authority
+    /// alone.
+    pub(crate) fn apply(&mut self, facts: &ForClient<'_>, fields: &mut Fields) {
+        if self.fields.is_empty() || *self.authority != *facts.authority {
+            self.authority = facts.authority.into();
+            self.fields.clear();
+            facts.apply(&mut self.fields, facts.peer);
+        }
+        fields.remove_all(CLAIMS.and(KnownSet::of(&[Known::XRealIp])));
+        if fields.append_all(&self.fields).is_err() {
+            // Without room for it there was none for a whole request.
+            facts.apply(fields, facts.peer);
+        }
+    }
+}
+
 /// Names the request for logs and traces: keeps what a trusted peer sent, else begins anew.
 pub(crate) fn name_request(fields: &mut Fields, trusted: bool, chance: [u64; 3]) {
     let keep_id = trusted && fields.get(Known::XRequestId).is_some_and(is_short_token);
@@ -100,8 +124,8 @@ pub(crate) fn name_request(fields: &mut Fields, trusted: bool, chance: [u64; 3])
         // An all-zero id is invalid; one bit more costs nothing.
         let (trace, span) = (b | 1, c | 1);
         set_with(fields, Known::Traceparent, |value| {
-            value.text("00-").hexadecimal(a).hexadecimal(trace);
-            value.text("-").hexadecimal(span).text("-00");
+            value.octet(0).mark('-').hexadecimal(a).hexadecimal(trace);
+            value.mark('-').hexadecimal(span).mark('-').octet(0);
         });
         fields.remove(Known::Tracestate);
     }
@@ -208,6 +232,50 @@ mod tests {
             "9.9.9.9, 1.2.3.4, 10.0.0.7, 10.0.0.1",
         );
         check_client(true, "nonsense", "10.0.0.1", "nonsense, 10.0.0.1");
+    }
+
+    #[test]
+    fn what_a_connection_said_before_is_said_again_only_of_the_same() {
+        let mut introduction = Introduction::default();
+        for authority in [
+            "a.test",
+            "a.test",
+            "b.test:80",
+            "",
+            "a.test",
+            "bad\u{1}",
+            "c.test",
+        ] {
+            let facts = ForClient {
+                peer: "2001:db8::7".parse().unwrap(),
+                trusted: false,
+                scheme: "https",
+                authority,
+            };
+            let sent = fields(&[
+                ("X-Real-IP", "6.6.6.6"),
+                ("x-forwarded-for", "6.6.6.6"),
+                ("accept", "*/*"),
+                ("Forwarded", "for=6.6.6.6"),
+                ("X-Forwarded-Port", "6"),
+                ("x-real-ip", "6.6.6.7"),
+                ("X-Forwarded-Host", "six.test"),
+            ]);
+            let (mut anew, mut again) = (sent.clone(), sent);
+            facts.apply(&mut anew, facts.peer);
+            introduction.apply(&facts, &mut again);
+            let sorted = |fields: &Fields| {
+                let lines = fields.iter().map(|field| {
+                    let name = field.name.to_ascii_lowercase();
+                    (name, field.value.to_vec())
+                });
+                let mut lines: Vec<_> = lines.collect();
+                lines.sort();
+                lines
+            };
+            assert_eq!(sorted(&anew), sorted(&again), "{authority:?}");
+            assert!(!format!("{again:?}").contains("6.6.6."), "{again:?}");
+        }
     }
 
     #[test]

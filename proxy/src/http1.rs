@@ -1,12 +1,9 @@
 //! HTTP/1 on a connection, towards clients and towards endpoints. The bytes themselves are judged by `meshgate-codec`.
 
 mod client;
-mod deadline;
-mod parked;
 mod reader;
 mod server;
-mod wire;
 mod writer;
 
 pub(crate) use client::{Answer, Broken, Client, Outcome};
-pub(crate) use server::{Inbound, Next, Refusal, Server};
+pub(crate) use server::{Inbound, Interims, Next, Refusal, Server};

@@ -8,6 +8,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::http2::Tunnel;
+
 /// A connection, after bytes that were read from it ahead of time.
 #[derive(Debug)]
 pub(crate) struct Io {
@@ -20,11 +22,18 @@ enum Stream {
     Tcp(TcpStream),
     ServerTls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
     ClientTls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
-    /// A stream within an HTTP/2 connection, or an HTTP/1 connection after an upgrade.
-    Tunnel(Box<hyper_util::rt::TokioIo<hyper::upgrade::Upgraded>>),
+    /// A stream within an HTTP/2 connection.
+    Tunnel(Box<Tunnel>),
+    /// Nothing: it is over.
+    Closed(tokio::io::Empty),
 }
 
 impl Io {
+    /// No connection any more.
+    pub(crate) fn closed() -> Self {
+        Stream::Closed(tokio::io::empty()).into()
+    }
+
     /// Puts bytes back that were read to find out what this is.
     pub(crate) fn with_ahead(mut self, ahead: Bytes) -> Self {
         debug_assert!(
@@ -51,10 +60,6 @@ impl Io {
         let nothing = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
         !self.ahead.is_empty() || !stream.try_read(&mut [0]).is_err_and(nothing)
     }
-
-    pub(crate) fn tunnel(upgraded: hyper::upgrade::Upgraded) -> Self {
-        Stream::Tunnel(Box::new(hyper_util::rt::TokioIo::new(upgraded))).into()
-    }
 }
 
 impl From<Stream> for Io {
@@ -63,6 +68,12 @@ impl From<Stream> for Io {
             ahead: Bytes::new(),
             stream,
         }
+    }
+}
+
+impl From<Tunnel> for Io {
+    fn from(tunnel: Tunnel) -> Self {
+        Stream::Tunnel(Box::new(tunnel)).into()
     }
 }
 
@@ -102,6 +113,10 @@ macro_rules! each {
             }
             Stream::Tunnel(inner) => {
                 let $stream = Pin::new(&mut **inner);
+                $call
+            }
+            Stream::Closed(inner) => {
+                let $stream = Pin::new(inner);
                 $call
             }
         }
@@ -158,7 +173,7 @@ impl AsyncWrite for Io {
             Stream::Tcp(stream) => stream.is_write_vectored(),
             Stream::ServerTls(stream) => stream.is_write_vectored(),
             Stream::ClientTls(stream) => stream.is_write_vectored(),
-            Stream::Tunnel(_) => false,
+            Stream::Tunnel(_) | Stream::Closed(_) => false,
         }
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! A request's life is one story, told once in `story` for HTTP/1 and HTTP/2, edge and mesh, inbound and outbound:
 //! identify → route → permit → pick → forward → record. An owner builds an [`Engine`], gives it [`Snapshot`]s and
-//! [`Listener`]s, and lets it run. Nothing outside this crate knows what speaks HTTP inside: HTTP/1 is its own, in
-//! `http1`, with the bytes judged by `meshgate-codec`; HTTP/2 is hyper's. Both meet in one form, in `head` and `body`.
+//! [`Listener`]s, and lets it run. Nothing outside this crate knows what speaks HTTP inside: connections are its own, in
+//! `http1` and `http2`, with the bytes judged by `meshgate-codec`. Both meet in one form, in `head` and `body`.
 
 mod admin;
 mod body;
 pub mod clock;
 mod date;
+mod deadline;
 mod detect;
 mod engine;
 mod failure;
@@ -16,23 +17,28 @@ mod head;
 mod headers;
 mod http1;
 mod http2;
+mod interims;
 mod io;
 pub mod limits;
 pub mod listen;
 mod local;
 pub mod memory;
 pub mod metrics;
+mod parked;
+mod patience;
 pub mod push;
 mod record;
 mod reply;
 mod serve;
 pub mod service;
 pub mod snapshot;
+mod spare;
 mod stall;
 mod story;
 mod tcp;
 pub mod tls;
 mod upstream;
+mod wire;
 mod worker;
 
 pub use admin::{Admin, Readiness};

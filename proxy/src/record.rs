@@ -27,6 +27,8 @@ pub enum RecordFormat {
 const WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// A line waits so long for company: the writer is woken, and the kernel asked, once for all of them.
 const GATHER: Duration = Duration::from_millis(20);
+/// So much is company enough: more would only leave the processor's caches before it is written.
+const GATHERED_BYTES: usize = 128 * 1024;
 /// Room that is kept for the next lines.
 const KEPT_BYTES_MAX: usize = 256 * 1024;
 
@@ -123,10 +125,11 @@ impl Tray {
         if waiting.text.len() >= WAITING_BYTES_MAX {
             return false;
         }
-        let first = waiting.text.is_empty();
+        let before = waiting.text.len();
         write(&mut waiting.text);
+        let after = waiting.text.len();
         drop(waiting);
-        if first {
+        if before == 0 || (before..after).contains(&GATHERED_BYTES) {
             self.filled.notify_one();
         }
         true
@@ -142,15 +145,18 @@ impl Tray {
                     waiting.text.is_empty() && !waiting.closed
                 })
                 .unwrap_or_else(PoisonError::into_inner);
-            if !waiting.closed {
-                drop(waiting);
-                std::thread::sleep(GATHER);
-            } else if waiting.text.is_empty() {
+            let gathered = self
+                .filled
+                .wait_timeout_while(waiting, GATHER, |waiting| {
+                    waiting.text.len() < GATHERED_BYTES && !waiting.closed
+                })
+                .unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = gathered.0;
+            if waiting.text.is_empty() {
                 return;
-            } else {
-                drop(waiting);
             }
-            std::mem::swap(&mut text, &mut self.lock().text);
+            std::mem::swap(&mut text, &mut waiting.text);
+            drop(waiting);
             // Nobody reads any more: the proxy's work goes on without.
             let _ = out.write_all(&text);
             text.clear();

@@ -24,7 +24,7 @@ impl Manner {
             return Self::Grpc;
         }
         let wants_json = fields
-            .all("accept")
+            .all(Known::Accept)
             .any(|accept| accept.windows(4).any(|part| part == b"json"));
         if wants_json { Self::Json } else { Self::Text }
     }

@@ -1,6 +1,5 @@
 //! Connections from clients: what each is, and the protocol it is served with.
 
-mod exchanges;
 mod http;
 mod http1;
 mod http2;
@@ -18,7 +17,6 @@ use meshgate_routing::WorkloadId;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use exchanges::OpenExchange;
 pub(crate) use http1::serve_http1;
 pub(crate) use http2::serve_http2;
 

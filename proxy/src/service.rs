@@ -119,9 +119,12 @@ pub struct Service {
     live: Arc<ServiceLive>,
 }
 
-/// An endpoint with its live state: requests in flight, breaker, connections.
+/// An endpoint with its live state: requests in flight, breaker, connections. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Endpoint {
+pub struct Endpoint(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     spec: EndpointSpec,
     live: Arc<EndpointLive>,
 }
@@ -138,21 +141,23 @@ impl Service {
         let endpoints: Vec<Endpoint> = spec
             .endpoints
             .iter()
-            .map(|endpoint| Endpoint {
-                live: previous
-                    .and_then(|previous| previous.same(endpoint))
-                    .unwrap_or_default(),
-                spec: endpoint.clone(),
+            .map(|endpoint| {
+                Endpoint(Arc::new(Parts {
+                    live: previous
+                        .and_then(|previous| previous.same(endpoint))
+                        .unwrap_or_default(),
+                    spec: endpoint.clone(),
+                }))
             })
             .collect();
         if let Some(previous) = previous {
             let gone = previous.endpoints.iter().filter(|old| {
                 !endpoints
                     .iter()
-                    .any(|new| Arc::ptr_eq(&new.live, &old.live))
+                    .any(|new| Arc::ptr_eq(new.live(), old.live()))
             });
             for endpoint in gone {
-                live.forget(&endpoint.live);
+                live.forget(endpoint.live());
             }
         }
         Self {
@@ -167,11 +172,12 @@ impl Service {
         self.endpoints
             .iter()
             .find(|endpoint| {
-                endpoint.spec.uid == wanted.uid
-                    && endpoint.spec.address == wanted.address
-                    && endpoint.spec.identity == wanted.identity
+                let spec = endpoint.spec();
+                spec.uid == wanted.uid
+                    && spec.address == wanted.address
+                    && spec.identity == wanted.identity
             })
-            .map(|endpoint| endpoint.live.clone())
+            .map(|endpoint| endpoint.live().clone())
     }
 
     /// "namespace/name:port".
@@ -207,15 +213,15 @@ impl Service {
 impl Endpoint {
     /// Address and port of the application.
     pub fn address(&self) -> SocketAddr {
-        self.spec.address
+        self.0.spec.address
     }
 
     /// As configured.
     pub fn spec(&self) -> &EndpointSpec {
-        &self.spec
+        &self.0.spec
     }
 
     pub(crate) fn live(&self) -> &Arc<EndpointLive> {
-        &self.live
+        &self.0.live
     }
 }

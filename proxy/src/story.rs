@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use meshgate_codec::Method;
+use tokio::time::Instant;
 
 pub(crate) use identify::parse_destination;
 pub(crate) use permit::permit_tcp;
@@ -20,8 +21,11 @@ pub(crate) use received::Received;
 pub(crate) use route::{Route, route_tcp};
 
 use crate::body::ResponseBody;
+use crate::clock;
+use crate::deadline::Deadline;
 use crate::failure::Failure;
 use crate::head::{Response, Switch};
+use crate::headers::Introduction;
 use crate::record::Exchange;
 use crate::reply::{self, Manner};
 use crate::serve::Connection;
@@ -34,12 +38,49 @@ pub(crate) enum Answer {
     Switch(Response, Box<Switch>),
 }
 
+/// What one request on a connection leaves to the next; by default there is no next.
+#[derive(Debug, Default)]
+pub(crate) struct Routine {
+    patience: Deadline,
+    introduction: Option<Introduction>,
+}
+
+impl Routine {
+    /// Of a connection that carries one request after the other.
+    pub(crate) fn of_many() -> Self {
+        Self {
+            patience: Deadline::default(),
+            introduction: Some(Introduction::default()),
+        }
+    }
+}
+
 /// Answers a request. Every way out is recorded.
 pub(crate) async fn answer(connection: &Arc<Connection>, received: Received) -> Answer {
+    answer_within(
+        connection,
+        received,
+        Instant::now(),
+        &mut Routine::default(),
+    )
+    .await
+}
+
+/// The same for a request that began at that moment, on a connection that answers one after the other.
+pub(crate) async fn answer_within(
+    connection: &Arc<Connection>,
+    received: Received,
+    begun: Instant,
+    routine: &mut Routine,
+) -> Answer {
     let manner = Manner::of(&received.fields);
     let is_head = received.method == Method::Head;
-    let mut exchange = Exchange::open(connection, received.version.as_str());
-    let answer = match tell(connection, received, &mut exchange).await {
+    let mut exchange = Exchange::begun(
+        connection,
+        received.version.as_str(),
+        clock::at(begun.into_std()),
+    );
+    let answer = match tell(connection, received, &mut exchange, (begun, routine)).await {
         Ok(answer) => answer,
         Err(failure) => {
             exchange.failed(&failure);
@@ -75,14 +116,35 @@ async fn tell(
     connection: &Arc<Connection>,
     received: Received,
     exchange: &mut Exchange,
+    (mut begun, routine): (Instant, &mut Routine),
 ) -> Result<Answer, Failure> {
-    let snapshot = connection.shared.snapshot.load_full();
-    let request = identify::identify(connection, &snapshot, received, exchange)?;
-    let route = route::route(connection, &snapshot, &request)?;
-    exchange.routed(&route.origin, route.service.name());
-    permit::permit(connection, &snapshot, &route, &request).await?;
+    let (request, route) = {
+        let snapshot = connection.shared.snapshot.load();
+        let request = identify::identify(
+            connection,
+            &snapshot,
+            received,
+            exchange,
+            routine.introduction.as_mut(),
+        )?;
+        let route = route::route(connection, &snapshot, &request)?;
+        exchange.routed(&route.origin, route.service.name());
+        permit::permit(connection, &snapshot, &route, &request)?;
+        (request, route)
+    };
+    if !route.limits.is_empty() {
+        Box::pin(permit::limit(connection, &route, &request)).await?;
+        begun = Instant::now();
+    }
     // Picks an endpoint for each attempt.
-    let answer = forward::forward(connection, &route, request, exchange).await?;
+    let answer = forward::forward(
+        connection,
+        &route,
+        request,
+        exchange,
+        (begun, &mut routine.patience),
+    )
+    .await?;
     let (Answer::Response(head) | Answer::Switch(head, _)) = &answer;
     exchange.answered(head.status.as_u16());
     Ok(answer)

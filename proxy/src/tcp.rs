@@ -7,18 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use meshgate_codec::Fields;
 use tokio::io::AsyncReadExt;
 
 use crate::clock::{chance, now};
 use crate::detect::{Detected, Spoken, detect_after};
 use crate::failure::{Failure, Reason, Retry, Side, Step};
 use crate::head::Switch;
+use crate::http2::Stream;
 use crate::io::Io;
 use crate::record::Exchange;
+use crate::reply::{self, Manner};
 use crate::serve::{Connection, serve_http1, serve_http2};
 use crate::service::{NoPick, Pass, Picked};
 use crate::story::{Route, permit_tcp, route_tcp};
-use crate::upstream::{Dialer, Inside, StreamPlace, overload, tunnel};
+use crate::upstream::{Dialer, Inside, tunnel};
 use relay::{Relayed, relay};
 
 /// A TCP connection: the story of a request, for bytes.
@@ -79,7 +83,6 @@ pub(crate) struct Upstream {
     io: Io,
     idle: Option<Duration>,
     _picked: Picked,
-    _stream: Option<StreamPlace>,
     _place: Pass,
 }
 
@@ -103,7 +106,6 @@ async fn connect(
     exchange: &mut Exchange,
 ) -> Result<Upstream, Failure> {
     let policy = route.service.policy();
-    let limits = &policy.limits;
     let mut tried = Vec::new();
     loop {
         let picked = match route.endpoint {
@@ -113,35 +115,23 @@ async fn connect(
         let picked = picked.map_err(|none| no_endpoint(route, none))?;
         tried.push(picked.index);
         exchange.attempt(picked.endpoint.address(), &picked.endpoint.spec().pod);
-        let place = route
-            .service
-            .live()
-            .connections
-            .enter(limits.connections, limits.pending, limits.pending_timeout)
-            .await
-            .map_err(|refusal| overload("connections", refusal))?;
         let dialer = Dialer {
             connection,
             service: &route.service,
             picked: &picked,
         };
+        let place = dialer.place().await?;
         let reached = match picked.endpoint.spec().identity {
-            Some(_) => tunnel(dialer, Inside::Bytes)
-                .await
-                .map(|(io, stream)| (io, Some(stream))),
-            None => dialer
-                .tcp(picked.endpoint.address())
-                .await
-                .map(|stream| (Io::from(stream), None)),
+            Some(_) => tunnel(dialer, Inside::Bytes).await,
+            None => dialer.tcp(picked.endpoint.address()).await.map(Io::from),
         };
         let failure = match reached {
-            Ok((io, stream)) => {
+            Ok(io) => {
                 route.service.succeeded(&picked);
                 return Ok(Upstream {
                     io,
                     idle: policy.idle_timeout,
                     _picked: picked,
-                    _stream: stream,
                     _place: place,
                 });
             }
@@ -192,29 +182,21 @@ fn give_up(connection: &Connection, failure: &Failure, mut exchange: Box<Exchang
     exchange.tcp_ended();
 }
 
-/// Another proxy's tunnel to the own application. Returns once the application answers; bytes follow the agreement.
-pub(crate) async fn tunnel_to(
-    connection: &Arc<Connection>,
-    client: hyper::upgrade::OnUpgrade,
-    destination: SocketAddr,
-) -> Result<(), Failure> {
+/// Another proxy's tunnel to the own application: agreed to once the application answers.
+pub(crate) async fn tunnel_to(connection: &Arc<Connection>, stream: Stream, to: SocketAddr) {
     let mut exchange = Exchange::open(connection, "TCP");
-    let upstream = match open(connection, destination, &mut exchange).await {
+    let upstream = match open(connection, to, &mut exchange).await {
         Ok(upstream) => upstream,
         Err(failure) => {
             give_up(connection, &failure, exchange);
-            return Err(failure);
+            let response = reply::to_failure(&failure, Manner::Text);
+            return stream.respond(response).await;
         }
     };
-    let connection = connection.clone();
-    let tasks = connection.tasks.clone();
-    tasks.spawn_connection(async move {
-        match client.await {
-            Ok(upgraded) => pass(&connection, Io::tunnel(upgraded), upstream, exchange).await,
-            Err(_) => exchange.tcp_ended(),
-        }
-    });
-    Ok(())
+    match stream.agree(StatusCode::OK.as_u16(), &Fields::default()) {
+        Some(client) => pass(connection, client.into(), upstream, exchange).await,
+        None => exchange.tcp_ended(),
+    }
 }
 
 /// Both ends of an exchange agreed on another protocol.

@@ -6,7 +6,7 @@ mod pool;
 
 pub(crate) use connect::{Dialer, overload};
 pub(crate) use exchange::{Attempt, Held, Inside, Upgraded, attempt, malformed, tunnel};
-pub(crate) use pool::{Pool, StreamPlace};
+pub(crate) use pool::Pool;
 
 /// How an endpoint is spoken to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -47,21 +47,21 @@ const BODY: &[u8] = &[b'x'; 1024];
 
 /// Answers every request on one connection with [`BODY`]. Allocates nothing after the first.
 fn origin() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its address");
     let mut answer =
         b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1024\r\n\r\n".to_vec();
     answer.extend_from_slice(BODY);
     std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
+        let (mut stream, _) = listener.accept().expect("the proxy");
         let mut request = [0; 4096];
         let mut length = 0;
         loop {
-            let count = stream.read(&mut request[length..]).unwrap();
+            let count = stream.read(&mut request[length..]).expect("a request");
             assert!(count > 0, "the proxy closed its connection");
             length += count;
             if request[..length].ends_with(b"\r\n\r\n") {
-                stream.write_all(&answer).unwrap();
+                stream.write_all(&answer).expect("a reader");
                 length = 0;
             }
         }
@@ -93,36 +93,40 @@ fn edge(origin: SocketAddr) -> SocketAddr {
         index: 0,
         limits: vec![],
     };
-    let path = PathMatch::new(PathKind::Prefix, "/").unwrap();
-    let engine = Engine::new(EngineOptions::default()).unwrap();
+    let path = PathMatch::new(PathKind::Prefix, "/").expect("a path");
+    let engine = Engine::new(EngineOptions::default()).expect("an engine");
     engine.swap(Snapshot {
         generation: 1,
         routes: RouteTable::new([(HostName::Any, Arc::new(HostRules::new([(path, rule)])))]),
         services: Services::new([Arc::new(service)], false),
         ..Snapshot::default()
     });
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = socket.local_addr().expect("its address");
     let listener = Listener {
-        socket: TcpListener::bind("127.0.0.1:0").unwrap(),
+        name: "measured".into(),
+        sockets: vec![socket],
         kind: ListenerKind::EdgeHttp,
         limits: ListenerLimits::default(),
+        proxies: Vec::new(),
     };
-    let address = listener.socket.local_addr().unwrap();
+    engine.open(listener).expect("a listener");
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
-            .unwrap();
-        runtime.block_on(engine.run(vec![listener], CancellationToken::new()))
+            .expect("a runtime");
+        runtime.block_on(engine.run(CancellationToken::new()))
     });
     address
 }
 
 /// Asks and reads the whole answer. Allocates nothing.
 fn ask(client: &mut TcpStream) {
-    client.write_all(REQUEST).unwrap();
+    client.write_all(REQUEST).expect("the proxy reads");
     let mut answer = [0; 4096];
     let mut length = 0;
     while !answer[..length].ends_with(BODY) {
-        let count = client.read(&mut answer[length..]).unwrap();
+        let count = client.read(&mut answer[length..]).expect("an answer");
         assert!(count > 0, "the proxy closed the connection");
         length += count;
     }
@@ -130,7 +134,7 @@ fn ask(client: &mut TcpStream) {
 }
 
 /// Allocations and reallocations of one request, without records.
-const OF_A_REQUEST: usize = 23;
+const OF_A_REQUEST: usize = 8;
 const REQUESTS: usize = 100;
 
 #[test]

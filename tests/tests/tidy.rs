@@ -40,6 +40,9 @@ const ON_TOP: &[&str] = &[
 const PURE: &[&str] = &["meshgate-codec", "meshgate-routing", "meshgate-schema"];
 const IMPURE: &[&str] = &["tokio", "hyper", "kube", "rand", "nix", "socket2"];
 
+/// Libraries that speak HTTP in the engine's place.
+const LIBRARIES: &[&str] = &["hyper", "hyper-util", "h2", "httparse"];
+
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let metadata = MetadataCommand::new()
         .manifest_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
@@ -104,29 +107,50 @@ fn pure_crates_stay_pure() {
 }
 
 #[test]
-fn only_the_engine_and_servers_name_hyper() {
+fn nothing_on_the_data_path_names_hyper() {
     let all = dependencies();
     for package in [
         "meshgate-ingress",
         "meshgate-sidecar",
         "meshgate-routing",
+        "meshgate-codec",
         "meshgate-certs",
     ] {
-        assert!(
-            !all[package].contains("hyper"),
-            "{package} must not know what the engine is made of"
-        );
+        let found: Vec<&&str> = LIBRARIES
+            .iter()
+            .filter(|name| all[package].contains(**name))
+            .collect();
+        assert!(found.is_empty(), "{package} must not use {found:?}");
+    }
+    // The engine's client of the control plane is one like any other.
+    let source = |file: &&str| {
+        file.starts_with("proxy/src/")
+            && file.ends_with(".rs")
+            && !file.starts_with("proxy/src/push")
+    };
+    for file in files().lines().filter(source) {
+        let path = meshgate_tests::repository().join(file);
+        let text = std::fs::read_to_string(path).expect("a source file");
+        let named = LIBRARIES
+            .iter()
+            .find(|name| text.contains(&format!("{}::", name.replace('-', "_"))));
+        assert_eq!(named, None, "{file} speaks HTTP by a library");
     }
 }
 
-#[test]
-fn every_file_is_part_of_something() {
+/// Which files there are, one a line.
+fn files() -> String {
     let listed = std::process::Command::new("git")
         .args(["ls-files"])
         .current_dir(meshgate_tests::repository())
         .output()
         .expect("git ls-files");
-    let files = String::from_utf8(listed.stdout).expect("file names are text");
+    String::from_utf8(listed.stdout).expect("file names are text")
+}
+
+#[test]
+fn every_file_is_part_of_something() {
+    let files = files();
     let known: BTreeSet<&str> = files.lines().collect();
     let mut stray = Vec::new();
     for file in known

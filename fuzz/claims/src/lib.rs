@@ -8,6 +8,8 @@ mod chunked;
 mod first_bytes;
 mod head;
 mod hop_by_hop;
+mod hpack;
+mod http2;
 mod parts;
 mod proxy_header;
 mod request_head;
@@ -18,6 +20,8 @@ pub mod same_request;
 pub use chunked::chunked;
 pub use first_bytes::first_bytes;
 pub use hop_by_hop::hop_by_hop;
+pub use hpack::hpack;
+pub use http2::{http2_client, http2_server};
 pub use proxy_header::proxy_header;
 pub use request_head::request_head;
 pub use response_head::response_head;
@@ -32,6 +36,9 @@ pub const CLAIMS: &[(&str, Claim)] = &[
     ("chunked", chunked),
     ("first_bytes", first_bytes),
     ("hop_by_hop", hop_by_hop),
+    ("hpack", hpack),
+    ("http2_client", http2_client),
+    ("http2_server", http2_server),
     ("proxy_header", proxy_header),
     ("request_head", request_head),
     ("response_head", response_head),

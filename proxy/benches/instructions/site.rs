@@ -38,11 +38,13 @@ pub(crate) fn serve(side: Side, origin: SocketAddr) -> anyhow::Result<()> {
             (ListenerKind::Outbound(destination), ListenerLimits::mesh())
         }
     };
-    let listener = Listener {
-        socket,
+    engine.open(Listener {
+        name: "measured".into(),
+        sockets: vec![socket],
         kind,
         limits,
-    };
+        proxies: Vec::new(),
+    })?;
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
     std::thread::spawn(move || {
@@ -53,7 +55,7 @@ pub(crate) fn serve(side: Side, origin: SocketAddr) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(engine.run(vec![listener], shutdown))?;
+    runtime.block_on(engine.run(shutdown))?;
     Ok(())
 }
 

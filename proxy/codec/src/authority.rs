@@ -4,6 +4,8 @@ use std::net::Ipv6Addr;
 
 use thiserror::Error;
 
+use crate::octets;
+
 /// `name`, `name:port`, `[v6]` or `[v6]:port`. No user, no percent-encoding: nobody sends them for good.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Authority<'a> {
@@ -23,26 +25,18 @@ const HOST_BYTES_MAX: usize = 255;
 impl<'a> Authority<'a> {
     /// Judges the bytes of a `Host` or of a target.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, BadAuthority> {
+        let (host_end, port) = judge(bytes)?;
         let text = std::str::from_utf8(bytes).map_err(|_| BadAuthority)?;
-        let host_end = match text.strip_prefix('[') {
-            Some(_) => text.find(']').ok_or(BadAuthority)? + 1,
-            None => text.find(':').unwrap_or(text.len()),
-        };
-        let (host, rest) = text.split_at_checked(host_end).ok_or(BadAuthority)?;
-        if !is_host(host) {
-            return Err(BadAuthority);
-        }
-        let port = match rest.strip_prefix(':') {
-            None if rest.is_empty() => None,
-            None => return Err(BadAuthority),
-            Some("") => None,
-            Some(digits) => Some(port(digits).ok_or(BadAuthority)?),
-        };
         Ok(Self {
             text,
             host_end,
             port,
         })
+    }
+
+    /// Whether [`parse`](Self::parse) takes these bytes.
+    pub fn is_valid(bytes: &[u8]) -> bool {
+        judge(bytes).is_ok()
     }
 
     /// As it came.
@@ -61,23 +55,58 @@ impl<'a> Authority<'a> {
     }
 }
 
-fn is_host(host: &str) -> bool {
-    match host
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-    {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => {
+/// What a name may hold.
+static HOST: [bool; 256] = host_table();
+
+const fn host_table() -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] =
+            byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~');
+        byte += 1;
+    }
+    table
+}
+
+/// Where the host ends, and the port.
+fn judge(bytes: &[u8]) -> Result<(usize, Option<u16>), BadAuthority> {
+    let host_end = match bytes.first() {
+        Some(b'[') => {
+            1 + bytes
+                .iter()
+                .position(|byte| *byte == b']')
+                .ok_or(BadAuthority)?
+        }
+        _ => octets::colon(bytes).unwrap_or(bytes.len()),
+    };
+    let (host, rest) = bytes.split_at_checked(host_end).ok_or(BadAuthority)?;
+    if !is_host(host) {
+        return Err(BadAuthority);
+    }
+    let port = match rest {
+        [] | [b':'] => None,
+        [b':', digits @ ..] => Some(port(digits).ok_or(BadAuthority)?),
+        _ => return Err(BadAuthority),
+    };
+    Ok((host_end, port))
+}
+
+fn is_host(host: &[u8]) -> bool {
+    match host {
+        [b'[', address @ .., b']'] => {
+            std::str::from_utf8(address).is_ok_and(|address| address.parse::<Ipv6Addr>().is_ok())
+        }
+        _ => {
             (1..=HOST_BYTES_MAX).contains(&host.len())
-                && host.bytes().all(|byte| {
-                    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~')
-                })
+                && host.iter().all(|byte| HOST[usize::from(*byte)])
         }
     }
 }
 
 /// Digits only: `str::parse` would take `+80`.
-fn port(digits: &str) -> Option<u16> {
+fn port(digits: &[u8]) -> Option<u16> {
+    let digits = std::str::from_utf8(digits).ok()?;
     digits
         .bytes()
         .all(|byte| byte.is_ascii_digit())

@@ -22,29 +22,69 @@ pub fn decimal(mut number: u64, out: &mut Vec<u8>) {
 
 /// Sixteen digits in lower case.
 pub fn hexadecimal(number: u64, out: &mut Vec<u8>) {
-    let mut digits = [0; 16];
-    for (place, byte) in digits.chunks_exact_mut(2).zip(number.to_be_bytes()) {
-        for (digit, value) in place.iter_mut().zip([byte >> 4, byte & 0xf]) {
-            *digit = value + if value < 10 { b'0' } else { b'a' - 10 };
-        }
-    }
-    out.extend_from_slice(&digits);
+    let digits = [(number >> 32) as u32, number as u32].map(eight_digits);
+    out.extend_from_slice(digits.as_flattened());
+}
+
+/// All digits at once: each takes a byte of a word.
+fn eight_digits(number: u32) -> [u8; 8] {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let mut word = u64::from(number);
+    word = (word | word << 16) & 0x0000_ffff_0000_ffff;
+    word = (word | word << 8) & 0x00ff_00ff_00ff_00ff;
+    word = (word | word << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // One in each byte whose digit is a letter.
+    let letters = ((word + ONES * 6) >> 4) & ONES;
+    let letter = u64::from(b'a' - 10 - b'0');
+    (word + ONES * u64::from(b'0') + letters * letter).to_be_bytes()
 }
 
 /// As `Display` writes it.
 pub fn address(address: IpAddr, out: &mut Vec<u8>) {
     match address {
         IpAddr::V4(address) => {
-            for (index, octet) in address.octets().into_iter().enumerate() {
-                if index > 0 {
-                    out.push(b'.');
+            // `255.255.255.255` and one byte behind it.
+            let mut text = [0; 16];
+            let mut length = 0;
+            for octet in address.octets() {
+                let ([a, b, c], count) = OCTETS[usize::from(octet)];
+                // Whatever is behind a shorter octet is written over.
+                if let Some(place) = text.get_mut(length..length + 4) {
+                    place.copy_from_slice(&[a, b, c, 0]);
                 }
-                decimal(u64::from(octet), out);
+                length += usize::from(count);
+                if let Some(place) = text.get_mut(length) {
+                    *place = b'.';
+                }
+                length += 1;
             }
+            out.extend_from_slice(text.get(..length - 1).unwrap_or_default());
         }
         // Writing to memory does not fail.
         IpAddr::V6(_) => _ = write!(out, "{address}"),
     }
+}
+
+/// Every octet's digits, and how many they are.
+static OCTETS: [([u8; 3], u8); 256] = octets();
+
+const fn octets() -> [([u8; 3], u8); 256] {
+    let mut octets = [([0; 3], 0); 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let [a, b, c] = [
+            b'0' + (octet / 100) as u8,
+            b'0' + (octet / 10 % 10) as u8,
+            b'0' + (octet % 10) as u8,
+        ];
+        octets[octet] = match octet {
+            0..10 => ([c, 0, 0], 1),
+            10..100 => ([b, c, 0], 2),
+            _ => ([a, b, c], 3),
+        };
+        octet += 1;
+    }
+    octets
 }
 
 /// As `Display` writes it.

@@ -64,6 +64,8 @@ pub struct Field<'a> {
     pub never_indexed: bool,
 }
 
+/// Room that is made for a value that is written in its place.
+const USUAL_VALUE_BYTES: usize = 128;
 /// `: ` and the end of the line.
 const AROUND: usize = 4;
 
@@ -92,6 +94,11 @@ impl Fields {
     /// What the fields take on an HTTP/1 wire; limits count this.
     pub fn bytes(&self) -> usize {
         self.entries.iter().map(|entry| entry.line().len()).sum()
+    }
+
+    /// Bytes of lines that fit without an allocation.
+    pub fn room(&self) -> usize {
+        self.lines.capacity()
     }
 
     /// Forgets all; the room stays for the next message.
@@ -170,6 +177,23 @@ impl Fields {
         Ok(())
     }
 
+    /// Adds all lines of others at the end, as they are.
+    pub fn append_all(&mut self, others: &Self) -> Result<(), FieldError> {
+        let base = self.lines.len();
+        if base + others.lines.len() > Self::BYTES_MAX {
+            return Err(FieldError::TooLong);
+        }
+        let base = u32::try_from(base).map_err(|_| FieldError::TooLong)?;
+        self.lines.extend_from_slice(&others.lines);
+        self.entries
+            .extend(others.entries.iter().map(|entry| Entry {
+                at: base + entry.at,
+                ..*entry
+            }));
+        self.present = self.present.and(others.present);
+        Ok(())
+    }
+
     /// Makes this the only line of the name, in the place of the first one if there was any.
     pub fn set<'a>(&mut self, name: impl Into<Name<'a>>, value: &[u8]) -> Result<(), FieldError> {
         let name = name.into();
@@ -187,11 +211,16 @@ impl Fields {
         let name = name.into();
         let (text, known) = judge_name(name)?;
         let at = self.lines.len();
+        self.lines.reserve(text.len() + USUAL_VALUE_BYTES);
         self.lines.extend_from_slice(text);
         self.lines.extend_from_slice(b": ");
         let from = self.lines.len();
-        write(&mut Value(&mut self.lines));
-        let entry = self.judge_written(at, from, text, known);
+        let mut value = Value::at_end_of(&mut self.lines);
+        write(&mut value);
+        let entry = match value.is_ours() {
+            true => Entry::new(at, text, known, self.lines.get(from..).unwrap_or_default()),
+            false => self.judge_written(at, from, text, known),
+        };
         match entry {
             Ok(_) => self.lines.extend_from_slice(b"\r\n"),
             Err(_) => self.lines.truncate(at),
@@ -259,7 +288,7 @@ impl Fields {
 
     /// Adds a line that was judged already.
     pub(crate) fn append_line(&mut self, line: FieldLine<'_>) -> Result<(), FieldError> {
-        let entry = self.write_line(line.name, Known::find(line.name), line.value)?;
+        let entry = self.write_line(line.name, line.known, line.value)?;
         self.enter(entry);
         Ok(())
     }
@@ -468,6 +497,7 @@ pub(crate) struct Intake<'f, 'i> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct FieldLine<'i> {
     pub(crate) name: &'i [u8],
+    pub(crate) known: Option<Known>,
     pub(crate) value: &'i [u8],
     /// Whether the line is `name: value` exactly.
     pub(crate) exact: bool,
@@ -502,7 +532,7 @@ impl<'f, 'i> Intake<'f, 'i> {
             self.run = place.start..place.start;
         }
         let at = self.fields.lines.len() + self.run.len();
-        let entry = Entry::new(at, line.name, Known::find(line.name), line.value)?;
+        let entry = Entry::new(at, line.name, line.known, line.value)?;
         self.run.end = place.end;
         self.fields.enter(entry);
         Ok(())

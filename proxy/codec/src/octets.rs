@@ -86,6 +86,30 @@ pub(crate) fn is_target(bytes: &[u8]) -> bool {
         })
 }
 
+/// Where the first colon is.
+#[inline]
+pub(crate) fn colon(bytes: &[u8]) -> Option<usize> {
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        // The lowest bit that is set is that of a colon: a borrow only goes on to higher ones.
+        let found = equal(u64::from_le_bytes(*word), b':');
+        if found != 0 {
+            return Some(index * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let found = rest.iter().position(|byte| *byte == b':')?;
+    Some(words.len() * 8 + found)
+}
+
+/// Whether a text can stand between double quotes as it is, in JSON as well: no control character, no quote, no
+/// backslash.
+#[inline]
+pub fn needs_no_escape(text: &str) -> bool {
+    every(text.as_bytes(), |word| {
+        below(word, 0x20) | equal(word, b'"') | equal(word, b'\\')
+    })
+}
+
 /// Without the spaces and tabs around it. Not `trim_ascii`, which would hide a bare CR.
 #[inline]
 pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
@@ -96,6 +120,35 @@ pub(crate) fn trim(mut bytes: &[u8]) -> &[u8] {
         bytes = rest;
     }
     bytes
+}
+
+/// Whether `lower` is this text in lower case, eight bytes at a time.
+#[inline]
+pub(crate) fn is_lower_of(lower: &[u8], text: &[u8]) -> bool {
+    if lower.len() != text.len() {
+        return false;
+    }
+    let differ = |a: [u8; 8], b: [u8; 8]| u64::from_ne_bytes(a) ^ lowered(u64::from_ne_bytes(b));
+    let pairs = lower.as_chunks::<8>().0.iter().zip(text.as_chunks::<8>().0);
+    let found = pairs.fold(0, |found, (a, b)| found | differ(*a, *b));
+    match (lower.last_chunk::<8>(), text.last_chunk::<8>()) {
+        (Some(a), Some(b)) => found | differ(*a, *b) == 0,
+        _ => lower
+            .iter()
+            .zip(text)
+            .all(|(a, b)| *a == b.to_ascii_lowercase()),
+    }
+}
+
+/// Every byte that is an upper-case letter in lower case.
+#[inline]
+fn lowered(word: u64) -> u64 {
+    // Without the highest bits nothing is carried from one byte to the next.
+    let low = word & !HIGH;
+    let from_a = low + ONES * u64::from(0x80 - b'A');
+    let behind_z = low + ONES * u64::from(0x80 - b'Z' - 1);
+    let upper = (from_a & !behind_z & !word) & HIGH;
+    word | upper >> 2
 }
 
 const ONES: u64 = u64::from_ne_bytes([1; 8]);
@@ -152,6 +205,12 @@ mod tests {
                     assert_eq!(is_target(&text), graphic, "{context}");
                     let value = byte == b'\t' || byte >= b' ' && byte != 0x7f;
                     assert_eq!(is_value(&text), value, "{context}");
+                    let colon = (byte == b':').then_some(place);
+                    assert_eq!(super::colon(&text), colon, "{context}");
+                    if let Ok(text) = std::str::from_utf8(&text) {
+                        let plain = byte >= b' ' && byte != b'"' && byte != b'\\';
+                        assert_eq!(needs_no_escape(text), plain, "{context}");
+                    }
                     let token = byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(&byte);
                     assert_eq!(is_token(&text), token, "{context}");
                     let lower = token && !byte.is_ascii_uppercase();
@@ -162,10 +221,33 @@ mod tests {
     }
 
     #[test]
+    fn lower_case_is_that_of_the_standard_library() {
+        for length in [1, 3, 7, 8, 9, 16, 19] {
+            for place in 0..length {
+                for byte in 0..=255_u8 {
+                    let mut text = vec![b'K'; length];
+                    text[place] = byte;
+                    let mut lower = text.to_ascii_lowercase();
+                    let context = format!("{byte:#x} at {place} of {length}");
+                    assert!(is_lower_of(&lower, &text), "{context}");
+                    lower[place] ^= 0x20;
+                    assert!(!is_lower_of(&lower, &text), "{context}");
+                }
+            }
+        }
+        assert!(!is_lower_of(b"a", b"ab") && is_lower_of(b"", b""));
+    }
+
+    #[test]
     fn only_spaces_and_tabs_are_trimmed() {
         assert_eq!(trim(b" \ta b\t "), b"a b");
         assert_eq!(trim(b"\ra\r"), b"\ra\r");
         assert_eq!(trim(b" \t"), b"");
+        assert_eq!(colon(b"a::"), Some(1));
+        assert_eq!(
+            colon(&[b"aaaaaaa:", &[b';'; 8][..], b":"].concat()),
+            Some(7)
+        );
         assert!(is_value(b"") && !is_target(b"") && !is_token(b""));
     }
 }

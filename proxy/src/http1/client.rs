@@ -9,15 +9,17 @@ use meshgate_codec::http1::{
     Framing, HeadLimits, Parsed, Persist, RequestLine, ResponseParser, encode_request,
     response_framing,
 };
-use meshgate_codec::{Known, Method, ResponseHead};
+use meshgate_codec::{Known, ResponseHead};
 
 use super::reader::Reader;
-use super::wire::{Expect, Wire};
 use super::writer::Writer;
 use crate::body::{BodyError, Frame, RequestBody};
 use crate::head::Request;
 use crate::io::Io;
+use crate::patience::Patience;
 use crate::service::Pass;
+use crate::spare;
+use crate::wire::{Expect, Wire};
 
 /// Answers before the answer (1xx) that are passed over; more are a flood.
 const INTERIM_MAX: u32 = 16;
@@ -97,12 +99,20 @@ impl Client {
             body,
             writer: framing.into(),
         });
+        let mut patience = Patience::of(&request.interims, sending.is_some());
         let mut broken_off = false;
-        let mut head = ResponseHead::default();
+        let mut head = ResponseHead {
+            fields: spare::fields(),
+            ..ResponseHead::default()
+        };
         let mut interim = 0;
         let before = self.wire.written();
         let received = poll_fn(|cx| {
-            if let Some(progress) = &mut sending {
+            let told = patience.poll(cx).is_ready();
+            if !told && self.wire.has_unsent() && failed(self.wire.poll_flush(cx)) {
+                (sending, broken_off) = (None, true);
+            }
+            if let Some(progress) = sending.as_mut().filter(|_| told) {
                 match progress.poll(&mut self.wire, cx) {
                     Poll::Ready(Ok(())) => sending = None,
                     // It may have answered before it closed.
@@ -116,7 +126,7 @@ impl Client {
                     Poll::Pending => {}
                 }
             }
-            self.poll_head(cx, &mut head, &mut interim, &request.method)
+            self.poll_head(cx, &mut head, &mut interim, request, &mut patience)
         });
         let received = received.await;
         let unsent = self.wire.written() == before;
@@ -125,8 +135,11 @@ impl Client {
             received => received,
         };
         let framing = framing.map_err(|broken| Broken { unsent, ..broken })?;
+        // A body that nobody asked for is not sent, nor is anything behind its head.
+        let kept_back = patience.is_waiting() && sending.take().is_some();
         // An endpoint that was asked for another protocol may have begun to speak it.
         let persists = head.persists()
+            && !kept_back
             && framing != Framing::UntilClose
             && request.upgrade.is_none()
             && !broken_off;
@@ -146,7 +159,8 @@ impl Client {
         cx: &mut Context<'_>,
         head: &mut ResponseHead,
         interim: &mut u32,
-        method: &Method,
+        request: &Request,
+        patience: &mut Patience,
     ) -> Poll<Result<Framing, Broken>> {
         let limits = HeadLimits::default();
         loop {
@@ -166,7 +180,7 @@ impl Client {
                 Parsed::Head { consumed } => {
                     self.wire.read.advance(consumed);
                     if !head.is_interim() {
-                        let framing = response_framing(head, method);
+                        let framing = response_framing(head, &request.method);
                         return Poll::Ready(
                             framing.map_err(|bad| Broken::malformed(bad.to_string())),
                         );
@@ -175,10 +189,20 @@ impl Client {
                     if *interim > INTERIM_MAX {
                         return Poll::Ready(Err(Broken::malformed("a flood of interim answers")));
                     }
+                    if head.status == 100 {
+                        patience.end();
+                        // The body is sent before more is waited for.
+                        cx.waker().wake_by_ref();
+                    }
+                    request.interims.tell(std::mem::take(head));
                 }
             }
         }
     }
+}
+
+fn failed(flushed: Poll<std::io::Result<()>>) -> bool {
+    matches!(flushed, Poll::Ready(Err(_)))
 }
 
 /// Why a request could not be sent to its end.
@@ -296,9 +320,9 @@ impl Outcome {
     /// The connection for further requests, if this exchange is provably over.
     pub(crate) fn take_connection(&mut self) -> Option<Box<Client>> {
         let over = self.persists && self.sending.is_none() && self.is_ended();
-        self.client
-            .take()
-            .filter(|client| over && client.is_quiet())
+        let mut client = self.client.take()?;
+        client.wire.give_back_read();
+        (over && client.is_quiet()).then_some(client)
     }
 
     /// The bytes themselves and their place among the service's connections, after the agreement to change the

@@ -5,8 +5,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use meshgate_codec::http1::{Decoder, Framing, StepKind};
 
-use super::wire::{Expect, Wire};
 use crate::body::{BodyError, Frame};
+use crate::wire::{Expect, Wire};
 
 /// How much of a body is still to come.
 #[derive(Debug)]
@@ -76,13 +76,13 @@ impl Reader {
         match self {
             Self::Ended => Ok(None),
             Self::Lost => Err(BodyError::Bad("it was malformed before".into())),
-            Self::UntilClose => Ok(some_data(take_bytes(wire, wire.read.len()))),
+            Self::UntilClose => Ok(some_data(wire.take(wire.read.len()))),
             Self::Length(left) => {
                 let count = usize::try_from(*left)
                     .unwrap_or(usize::MAX)
                     .min(wire.read.len());
                 *left -= count as u64;
-                let data = take_bytes(wire, count);
+                let data = wire.take(count);
                 if *left == 0 {
                     *self = Self::Ended;
                 }
@@ -100,7 +100,7 @@ impl Reader {
                     StepKind::More => wire.read.advance(step.consumed),
                     StepKind::Data(data) => {
                         wire.read.advance(data.start);
-                        let bytes = take_bytes(wire, data.len());
+                        let bytes = wire.take(data.len());
                         wire.read.advance(step.consumed - data.end);
                         return Ok(some_data(bytes));
                     }
@@ -115,18 +115,6 @@ impl Reader {
             }
         }
     }
-}
-
-/// Pieces up to this size are copied: whoever keeps one would keep the whole of a large buffer alive.
-const COPY_BYTES_MAX: usize = 8 * 1024;
-
-fn take_bytes(wire: &mut Wire, count: usize) -> Bytes {
-    if count > COPY_BYTES_MAX {
-        return wire.read.split_to(count).freeze();
-    }
-    let data = Bytes::copy_from_slice(&wire.read[..count]);
-    wire.read.advance(count);
-    data
 }
 
 fn some_data(data: Bytes) -> Option<Frame> {

@@ -4,22 +4,23 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Buf;
 use meshgate_codec::http1::{
-    BadFraming, BadHead, Framing, HeadLimits, Parsed, RequestParser, Unsayable, request_framing,
+    BadFraming, BadHead, Framing, HeadLimits, Parsed, Persist, RequestParser, StatusLine,
+    Unsayable, encode_response, request_framing,
 };
-use meshgate_codec::{Known, RequestHead, Version};
+use meshgate_codec::{Known, RequestHead, ResponseHead, Version};
 
-use super::deadline::{Deadline, Wait};
-use super::parked::Parked;
 use super::reader::Reader;
-use super::wire::{Expect, Wire};
 use super::writer::Writer;
 use crate::body::{BodyError, Frame, Incoming, ResponseBody};
+use crate::deadline::{Deadline, Wait};
 use crate::io::Io;
 use crate::listen::{FIELD_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, ListenerLimits, URI_BYTES_MAX};
+use crate::parked::Parked;
+use crate::spare;
+use crate::wire::{Expect, LINGER_MAX, Wire};
 
 /// A client's connection. It closes with its owner, whoever still wants to read a body from it.
 #[derive(Debug)]
@@ -52,6 +53,13 @@ pub(crate) struct Inbound {
     turn: u64,
 }
 
+/// The way of answers before the answer to one request.
+#[derive(Debug)]
+pub(crate) struct Interims {
+    state: Weak<Mutex<State>>,
+    turn: u64,
+}
+
 /// What comes next on a connection.
 #[derive(Debug)]
 pub(crate) enum Next {
@@ -80,10 +88,8 @@ const LIMITS: HeadLimits = HeadLimits {
     target_bytes_max: URI_BYTES_MAX,
 };
 
-/// While waiting for the client's close: so long, and so much is read and thrown away. Closing at once would reset the
-/// connection and destroy the answer on its way.
-const LINGER_MAX: Duration = Duration::from_secs(1);
-const LINGER_BYTES_MAX: usize = 256 * 1024;
+/// What is left of a request's body is read and thrown away if it is no more than this.
+const LEFT_BYTES_MAX: usize = 256 * 1024;
 
 impl Server {
     pub(crate) fn new(io: Io, limits: ListenerLimits) -> Self {
@@ -106,18 +112,26 @@ impl Server {
     }
 
     /// Reads the next request's head.
-    pub(crate) async fn next(&self, head: &mut RequestHead) -> Next {
-        if let Err(next) = poll_fn(|cx| self.lock().poll_next(cx, head)).await {
-            return next;
+    pub(crate) fn poll_next(&self, cx: &mut Context<'_>, head: &mut RequestHead) -> Poll<Next> {
+        let mut state = self.lock();
+        if let Err(next) = ready!(state.poll_next(cx, head)) {
+            return Poll::Ready(next);
         }
-        let state = self.lock();
-        Next::Request(match state.reader.is_ended() {
+        Poll::Ready(Next::Request(match state.reader.is_ended() {
             true => Incoming::Empty,
             false => Incoming::Http1(Inbound {
                 state: Arc::downgrade(&self.0),
                 turn: state.turn,
             }),
-        })
+        }))
+    }
+
+    /// Where answers before the answer go.
+    pub(crate) fn interims(&self) -> Interims {
+        Interims {
+            state: Arc::downgrade(&self.0),
+            turn: self.lock().turn,
+        }
     }
 
     /// Whether the client was not told yet to send its body.
@@ -130,9 +144,9 @@ impl Server {
         !self.lock().wire.read.is_empty()
     }
 
-    /// Returns when the client closed: nobody waits for the answer. A client that said more already is not watched.
-    pub(crate) async fn gone(&self) {
-        poll_fn(|cx| self.lock().poll_gone(cx)).await;
+    /// Ready when the client closed: nobody waits for the answer. A client that said more already is not watched.
+    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.lock().poll_gone(cx)
     }
 
     /// Sends an answer: the head that `encode` writes, then the body.
@@ -201,7 +215,7 @@ impl Server {
                     Some(Ok(Frame::Trailers(_))) => {}
                     Some(Err(_)) => return Poll::Ready(false),
                 }
-                if thrown > LINGER_BYTES_MAX {
+                if thrown > LEFT_BYTES_MAX {
                     return Poll::Ready(false);
                 }
             }
@@ -211,15 +225,9 @@ impl Server {
 
     /// Ends the connection so that the client gets everything that was sent.
     pub(crate) async fn close(&self) {
-        if poll_fn(|cx| self.lock().wire.poll_shutdown(cx))
-            .await
-            .is_err()
-        {
-            return;
-        }
-        let mut thrown = 0;
-        self.lock().deadline.met();
-        poll_fn(|cx| self.lock().poll_linger(cx, &mut thrown)).await;
+        let closing = poll_fn(|cx| self.lock().wire.poll_leave(cx));
+        // A client that does not close is left.
+        let _ = tokio::time::timeout(LINGER_MAX, closing).await;
     }
 
     /// Ends the connection in the middle of an answer. Where only the end of the connection would end the answer, it is
@@ -260,6 +268,9 @@ impl State {
     ) -> Poll<Result<(), Next>> {
         loop {
             if !self.wire.read.is_empty() {
+                if head.fields.room() == 0 {
+                    head.fields = spare::fields();
+                }
                 match self.parser.parse(&self.wire.read, &LIMITS, head) {
                     Ok(Parsed::Head { consumed }) => {
                         self.wire.read.advance(consumed);
@@ -336,6 +347,10 @@ impl State {
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Answers before the answer.
+        if !self.answering && self.wire.has_unsent() && ready_and_failed(self.wire.poll_flush(cx)) {
+            return Poll::Ready(());
+        }
         if !self.reader.is_ended() {
             // Who reads the body sees the client's end as well.
             self.watcher.park(cx);
@@ -350,21 +365,10 @@ impl State {
             Ok(0) | Err(_) => Poll::Ready(()),
         }
     }
+}
 
-    fn poll_linger(&mut self, cx: &mut Context<'_>, thrown: &mut usize) -> Poll<()> {
-        loop {
-            *thrown += self.wire.read.len();
-            self.wire.read.clear();
-            if *thrown > LINGER_BYTES_MAX {
-                return Poll::Ready(());
-            }
-            match self.wire.poll_fill(cx, Expect::Head) {
-                Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return self.deadline.poll(cx, Wait::Close, LINGER_MAX),
-            }
-        }
-    }
+fn ready_and_failed(flushed: Poll<io::Result<()>>) -> bool {
+    matches!(flushed, Poll::Ready(Err(_)))
 }
 
 /// Whether the client waits for a word before it sends its body (RFC 9110 §10.1.1).
@@ -374,6 +378,37 @@ fn expects_continue(head: &RequestHead) -> bool {
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Interims {
+    pub(crate) fn awaits_continue(&self) -> bool {
+        let state = self.state.upgrade();
+        state.is_some_and(|state| {
+            let state = lock(&state);
+            state.turn == self.turn && state.awaits_continue && state.wire.read.is_empty()
+        })
+    }
+
+    /// Says it, unless the answer itself is being written. The connection's owner sends it.
+    pub(crate) fn tell(&self, head: &ResponseHead) {
+        let Some(state) = self.state.upgrade() else {
+            return;
+        };
+        let mut state = lock(&state);
+        if state.turn != self.turn || state.answering {
+            return;
+        }
+        if head.status == 100 && !std::mem::take(&mut state.awaits_continue) {
+            return;
+        }
+        let line = StatusLine {
+            status: head.status,
+            version: Version::Http11,
+        };
+        let out = state.wire.front();
+        // What cannot be said is not owed to anybody.
+        let _ = encode_response(line, &head.fields, Framing::None, Persist::Keep, out);
+    }
 }
 
 impl Inbound {

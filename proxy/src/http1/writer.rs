@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 
 use meshgate_codec::http1::{CHUNK_END, Framing, encode_chunk_head, encode_last};
 
-use super::wire::Wire;
 use crate::body::{BodyError, Frame};
+use crate::wire::Wire;
 
 /// How much of a body is still to be written. What was announced is what is written, whatever the source says.
 #[derive(Debug)]

@@ -8,6 +8,10 @@ use socket2::{Domain, Socket, Type};
 /// Connections that wait to be accepted; the kernel takes its own limit (net.core.somaxconn) where that is lower.
 const BACKLOG: i32 = 4096;
 
+/// What of an answer may wait in the kernel unsent: without it, a few hundred clients that read slowly make the kernel hold
+/// gigabytes, and every connection of the machine stalls then. Accepted sockets have it from those they came through.
+const UNSENT_BYTES_MAX: u32 = 128 * 1024;
+
 /// Opens `count` sockets for one address, among which the kernel spreads connections evenly (SO_REUSEPORT). An address
 /// that anybody else listens at is refused: only these sockets share it.
 pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
@@ -23,6 +27,7 @@ pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     }
     sockets.insert(0, first);
     let listening = sockets.into_iter().map(|socket| {
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     });

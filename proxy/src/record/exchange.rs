@@ -26,9 +26,18 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     pub(crate) fn open(connection: &Connection, protocol: &'static str) -> Box<Self> {
+        Self::begun(connection, protocol, clock::now())
+    }
+
+    /// One that began at that moment.
+    pub(crate) fn begun(
+        connection: &Connection,
+        protocol: &'static str,
+        started: Time,
+    ) -> Box<Self> {
         Box::new(Self {
             shared: connection.shared.clone(),
-            started: clock::now(),
+            started,
             body: None,
             ended: false,
             forgotten: false,
@@ -36,16 +45,23 @@ impl Exchange {
                 direction: connection.direction.name(),
                 protocol,
                 client: connection.client,
-                peer: connection.peer_label(),
-                ..Line::blank(connection.shared.nothing.clone())
+                ..Line::blank(&connection.shared.nothing, connection.peer_label())
             },
         })
     }
 
     /// What was asked. Only worth its copies when somebody reads records.
-    pub(crate) fn asked(&mut self, method: &str, host: &str, path: &str, request_id: &str) {
+    pub(crate) fn asked(&mut self, method: &str, host: &str, path: &str) {
         if self.shared.recorder.is_on() {
-            self.line.ask(method, host, path, request_id);
+            self.line.ask(method, host, path);
+        }
+    }
+
+    /// What the request is called.
+    pub(crate) fn named(&mut self, request_id: &[u8]) {
+        if self.shared.recorder.is_on() {
+            let text = std::str::from_utf8(request_id).unwrap_or_default();
+            self.line.name(text);
         }
     }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshgate_codec::digits;
+use meshgate_codec::{digits, needs_no_escape};
 
 use crate::date;
 
@@ -16,6 +16,11 @@ macro_rules! name {
         concat!(",\"", $name, "\":").as_bytes()
     };
 }
+/// Room that is made for a line: most fit.
+const LINE_BYTES: usize = 1024;
+/// Room for a request's id: ours are so long.
+const REQUEST_ID_BYTES: usize = 32;
+
 /// One request, or one TCP connection.
 #[derive(Debug)]
 pub(crate) struct Line {
@@ -43,19 +48,19 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Nothing known.
-    pub(crate) fn blank(nothing: Arc<str>) -> Self {
+    /// Nothing known but the peer.
+    pub(crate) fn blank(nothing: &Arc<str>, peer: Arc<str>) -> Self {
         Self {
             direction: "",
             protocol: "",
             client: SocketAddr::from(([0; 4], 0)),
-            peer: nothing.clone(),
+            peer,
             asked: String::new(),
             ends: [0; 4],
             route: nothing.clone(),
             service: nothing.clone(),
             endpoint: None,
-            pod: nothing,
+            pod: nothing.clone(),
             attempts: 0,
             status: 0,
             reason: "",
@@ -66,15 +71,23 @@ impl Line {
         }
     }
 
-    /// What was asked.
-    pub(crate) fn ask(&mut self, method: &str, host: &str, path: &str, request_id: &str) {
+    /// What was asked. It has no name yet.
+    pub(crate) fn ask(&mut self, method: &str, host: &str, path: &str) {
         self.asked.clear();
         self.asked
-            .reserve(method.len() + host.len() + path.len() + request_id.len());
-        for (part, end) in [method, host, path, request_id].iter().zip(&mut self.ends) {
+            .reserve(method.len() + host.len() + path.len() + REQUEST_ID_BYTES);
+        for (part, end) in [method, host, path, ""].iter().zip(&mut self.ends) {
             self.asked.push_str(part);
             *end = self.asked.len();
         }
+    }
+
+    /// What it is called.
+    pub(crate) fn name(&mut self, request_id: &str) {
+        let [_, _, path_end, end] = &mut self.ends;
+        self.asked.truncate(*path_end);
+        self.asked.push_str(request_id);
+        *end = self.asked.len();
     }
 
     fn part(&self, index: usize) -> &str {
@@ -107,8 +120,9 @@ impl Line {
         object.address(name!("client"), self.client);
         object.text(name!("peer"), &self.peer);
         object.plain(name!("protocol"), self.protocol);
-        object.text(name!("method"), self.method());
-        object.text(name!("host"), self.host());
+        // Judged when they were read: a token, and a host with an optional port.
+        object.plain(name!("method"), self.method());
+        object.plain(name!("host"), self.host());
         object.text(name!("path"), self.path());
         object.number(name!("status"), u64::from(self.status));
         object.plain(name!("reason"), self.reason);
@@ -161,7 +175,8 @@ impl Line {
     }
 }
 
-/// A JSON object in the making, on one line. Nothing fails: it is written to memory.
+/// A JSON object in the making, on one line. Nothing fails: it is written to memory. Names are constants, and written as
+/// such where the functions are inlined.
 struct Object<'a> {
     out: &'a mut Vec<u8>,
 }
@@ -169,6 +184,7 @@ struct Object<'a> {
 impl<'a> Object<'a> {
     /// With the time as its first member.
     fn open(out: &'a mut Vec<u8>) -> Self {
+        out.reserve(LINE_BYTES);
         out.extend_from_slice(b"{\"time\":\"");
         date::write_timestamp(out);
         out.push(b'"');
@@ -177,15 +193,16 @@ impl<'a> Object<'a> {
 
     /// Left out when empty.
     fn text(&mut self, name: &[u8], text: &str) {
-        if text.bytes().any(needs_escape) {
+        if needs_no_escape(text) {
+            self.plain(name, text);
+        } else {
             self.out.extend_from_slice(name);
             let _ = serde_json::to_writer(&mut *self.out, text);
-        } else {
-            self.plain(name, text);
         }
     }
 
     /// A text that needs no escape. Left out when empty.
+    #[inline(always)]
     fn plain(&mut self, name: &[u8], text: &str) {
         if !text.is_empty() {
             self.out.extend_from_slice(name);
@@ -202,6 +219,7 @@ impl<'a> Object<'a> {
         self.out.push(b'"');
     }
 
+    #[inline(always)]
     fn number(&mut self, name: &[u8], number: u64) {
         self.out.extend_from_slice(name);
         digits::decimal(number, self.out);
@@ -227,11 +245,6 @@ impl<'a> Object<'a> {
     }
 }
 
-/// What JSON strings do not hold as it is (RFC 8259 §7).
-fn needs_escape(byte: u8) -> bool {
-    byte < b' ' || byte == b'"' || byte == b'\\'
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,9 +259,11 @@ mod tests {
             status: 200,
             attempts: 1,
             bytes_out: u64::MAX,
-            ..Line::blank("".into())
+            ..Line::blank(&"".into(), "".into())
         };
-        line.ask("GET", "a.test", "/\u{1}\"\\\u{e4}", "7");
+        line.ask("GET", "a.test", "/\u{1}\"\\\u{e4}");
+        line.name("old");
+        line.name("7");
         for micros in [0, 1, 10, 100, 110, 111, 1000, 1_200_000, 65_535] {
             line.took = Duration::from_micros(micros);
             let mut out = Vec::new();

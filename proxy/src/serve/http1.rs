@@ -1,9 +1,12 @@
 //! HTTP/1 connections: one request after the other, each told as the same story.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use http::StatusCode;
-use meshgate_codec::http1::{Framing, Persist, StatusLine, encode_response};
+use meshgate_codec::http1::{BadHead, Framing, Persist, StatusLine, encode_response};
 use meshgate_codec::{Known, Method, RequestHead, Version};
 use tokio::time::Instant;
 
@@ -11,11 +14,12 @@ use super::{Connection, Serving, retirement};
 use crate::date;
 use crate::failure::{Failure, Reason};
 use crate::head::{Response, Switch};
-use crate::headers::set;
 use crate::http1::{Next, Refusal, Server};
+use crate::interims::Interims;
 use crate::io::Io;
 use crate::reply::{self, Manner};
-use crate::story::{Answer, Received, answer};
+use crate::spare;
+use crate::story::{Answer, Received, Routine, answer_within};
 use crate::tcp;
 
 /// Serves a connection until the client, the deadline of a wait, or the drain ends it.
@@ -26,33 +30,47 @@ pub(crate) fn serve_http1(connection: Connection, io: Io) -> Serving {
 
 async fn serve_requests(connection: Arc<Connection>, server: Server) {
     let old_at = Instant::now() + retirement(&connection.limits);
+    // Waited for as long as the connection lives: once is enough to be told.
+    let mut lingered = pin!(connection.lingered());
+    let mut routine = Routine::of_many();
     let mut head = RequestHead::default();
     let mut served = 0;
     loop {
-        let body = tokio::select! {
-            biased;
-            next = server.next(&mut head) => match next {
-                Next::Request(body) => body,
-                Next::Closed => return,
-                Next::Slow => return Box::pin(refuse(&connection, &server, &Refused::slow())).await,
-                Next::Refused(refusal) => {
-                    let refused = Refused::malformed(&refusal);
-                    return Box::pin(refuse(&connection, &server, &refused)).await;
-                }
-            },
-            () = connection.lingered() => return,
+        let next = poll_fn(|cx| match server.poll_next(cx, &mut head) {
+            Poll::Ready(next) => Poll::Ready(next),
+            Poll::Pending => lingered.as_mut().poll(cx).map(|()| Next::Closed),
+        });
+        let body = match next.await {
+            Next::Request(body) => body,
+            Next::Closed => return,
+            Next::Slow => return Box::pin(refuse(&connection, &server, &Refused::slow())).await,
+            // Whoever speaks something else must not take an answer for words of that.
+            Next::Refused(Refusal::Head(BadHead::OtherProtocol)) if served == 0 => {
+                let metrics = &connection.shared.metrics;
+                return metrics.refused(connection.direction.name(), "other-protocol");
+            }
+            Next::Refused(refusal) => {
+                let refused = Refused::malformed(&refusal);
+                return Box::pin(refuse(&connection, &server, &refused)).await;
+            }
         };
+        let begun = Instant::now();
         served += 1;
-        let last = served >= connection.limits.requests_max || Instant::now() >= old_at;
+        let last = served >= connection.limits.requests_max || begun >= old_at;
         let asked = Asked {
             is_head: head.method == Method::Head,
             version: head.version,
             persists: head.persists() && !last,
             changes: head.fields.contains(Known::Upgrade),
         };
-        let received = Received::from_http1(&mut head, body);
+        let interims = match head.version {
+            Version::Http11 => Interims::Http1(server.interims()),
+            Version::Http10 | Version::Http2 => Interims::Nowhere,
+        };
+        let received = Received::from_http1(&mut head, body, interims);
         // What an exchange takes is many times what waiting for one does: it is not held while nobody asks.
-        match Box::pin(exchange(&connection, &server, asked, received)).await {
+        let exchanging = exchange(&connection, &server, asked, received, begun, &mut routine);
+        match Box::pin(exchanging).await {
             After::Next => {}
             After::Over => return,
             After::Change(change) => {
@@ -82,11 +100,19 @@ async fn exchange(
     server: &Server,
     mut asked: Asked,
     received: Received,
+    begun: Instant,
+    routine: &mut Routine,
 ) -> After {
-    let answered = tokio::select! {
-        biased;
-        answered = answer(connection, received) => answered,
-        () = server.gone() => return After::Over,
+    let answered = {
+        let mut answered = pin!(answer_within(connection, received, begun, routine));
+        poll_fn(|cx| match answered.as_mut().poll(cx) {
+            Poll::Ready(answered) => Poll::Ready(Some(answered)),
+            Poll::Pending => server.poll_gone(cx).map(|()| None),
+        })
+        .await
+    };
+    let Some(answered) = answered else {
+        return After::Over;
     };
     match answered {
         Answer::Response(response) => {
@@ -115,9 +141,7 @@ struct Asked {
 
 /// Sends an answer; says whether another request may follow.
 async fn respond(server: &Server, asked: &Asked, mut response: Response) -> bool {
-    if !response.fields.contains(Known::Date) {
-        date::with_now(|now| set(&mut response.fields, Known::Date, now));
-    }
+    date::tell(&mut response.fields);
     let framing = framing(asked, &response);
     // A client that was not told to send its body may send a request in its place; one that asked for another protocol
     // may have begun to speak it.
@@ -131,7 +155,9 @@ async fn respond(server: &Server, asked: &Asked, mut response: Response) -> bool
     let version = asked.version;
     let line = StatusLine { status, version };
     let encode = |out: &mut Vec<u8>| encode_response(line, fields, framing, persist, out);
-    if let Err(why) = server.answer(encode, response.body, framing).await {
+    let answered = server.answer(encode, response.body, framing).await;
+    spare::give_fields(response.fields);
+    if let Err(why) = answered {
         // Not closed politely: the client must not take what it has for the whole.
         tracing::debug!(%why, "an answer was cut");
         server.cut(framing == Framing::UntilClose).await;

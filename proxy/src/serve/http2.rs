@@ -1,107 +1,183 @@
 //! HTTP/2 connections: many requests at once, each told as the same story.
 
-use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
 
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use http::StatusCode;
+use meshgate_codec::Known;
+use meshgate_codec::http1::HeadLimits;
+use meshgate_codec::http2::{BadHead, Config, RequestHead};
+use tokio::time::Instant;
 
-use super::exchanges::Exchanges;
-use super::mesh::{Message, tunnel_or_answer};
-use super::{Connection, OpenExchange, retirement};
-use crate::body::ResponseBody;
-use crate::clock;
-use crate::head::Response;
-use crate::http2::to_header_map;
+use super::mesh::{is_tunnel, tunnel};
+use super::{Connection, retirement};
+use crate::body::Incoming;
+use crate::failure::{Failure, Reason};
+use crate::head::{Response, Switch};
+use crate::http2::{Opened, Server, Stream};
+use crate::interims::Interims;
 use crate::io::Io;
-use crate::listen::{HEAD_BYTES_MAX, ListenerLimits};
-use crate::stall::Stalling;
+use crate::listen::{FIELD_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, URI_BYTES_MAX};
+use crate::reply::{self, Manner};
+use crate::story::{Answer, Received, answer};
+use crate::tcp;
 
-/// Receive windows of an HTTP/2 client: RFC 9113's default for a stream, room for several in a connection.
+/// Receive windows of an HTTP/2 client: about RFC 9113's default for a stream, room for several in a connection.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-const SEND_BUFFER_BYTES: usize = 64 * 1024;
-/// Streams that a client reset before they were looked at ("rapid reset"), and streams that it provoked us to reset.
-const PENDING_RESETS_MAX: usize = 20;
-const LOCAL_RESETS_MAX: usize = 100;
+/// Another proxy's streams belong to clients that know nothing of each other: those whose bodies nobody reads must not
+/// stop the others. It opens a hundred of them on one connection.
+const MESH_WINDOW_BYTES: u32 = 128 * STREAM_WINDOW_BYTES;
+/// Between proxies of the mesh there are fields of their own besides the client's.
+const OWN_FIELDS_MAX: usize = 16;
+const OWN_FIELD_BYTES_MAX: usize = 4 * 1024;
 
 /// Serves a connection until the client, the deadline of a wait, or the drain ends it.
 pub(crate) async fn serve_http2(connection: Connection, io: Io) {
-    let (drain, limits) = (connection.drain.clone(), connection.limits);
-    let exchanges = Arc::new(Exchanges::default());
-    let builder = http2_builder(&connection);
-    let counted = exchanges.clone();
+    let limits = connection.limits;
+    let mut server = Server::new(io, config(&connection), limits);
     let connection = Arc::new(connection);
-    let service = service_fn(move |received: Message| {
-        let connection = connection.clone();
-        let open = counted.begin(limits.requests_max);
-        async move {
-            let response = tunnel_or_answer(&connection, received).await;
-            Ok::<_, Infallible>(into_library(response, open))
+    let old_at = Instant::now() + retirement(&limits);
+    let mut served = 0;
+    let mut stories = FuturesUnordered::new();
+    let mut drained = pin!(connection.drain.cancelled());
+    let mut draining = false;
+    poll_fn(|cx| {
+        loop {
+            if !draining && drained.as_mut().poll(cx).is_ready() {
+                draining = true;
+                server.leave();
+            }
+            match server.poll_next(cx) {
+                Poll::Ready(Opened::Request { stream, head, body }) => {
+                    served += 1;
+                    if served >= limits.requests_max || Instant::now() >= old_at {
+                        server.leave();
+                    }
+                    stories.push(until_gone(connection.clone(), stream, head, body));
+                    continue;
+                }
+                Poll::Ready(Opened::Closed) => return Poll::Ready(()),
+                Poll::Pending => {}
+            }
+            let mut ended = false;
+            while let Poll::Ready(Some(())) = stories.poll_next_unpin(cx) {
+                ended = true;
+            }
+            // Whatever the stories have to say goes out together.
+            let more = server.flush(cx);
+            if !ended && !more {
+                return Poll::Pending;
+            }
         }
-    });
-    let serving = builder.serve_connection(
-        TokioIo::new(Stalling::new(io, limits.write_stall_timeout)),
-        service,
-    );
-    let mut serving = pin!(serving);
-    tokio::select! {
-        _ = serving.as_mut() => return,
-        () = drain.cancelled() => {}
-        () = unused(&exchanges, limits.keep_alive) => {}
-        () = retired(&exchanges, &limits) => {}
+    })
+    .await;
+    drop(stories);
+    for _ in 0..server.take_refused() {
+        let direction = connection.direction.name();
+        connection.shared.metrics.refused(direction, "malformed");
     }
-    // Says GOAWAY and finishes what was begun.
-    serving.as_mut().graceful_shutdown();
-    let _ = serving.await;
+    server.close().await;
 }
 
-fn http2_builder(connection: &Connection) -> http2::Builder<crate::worker::Tasks> {
-    let mut builder = http2::Builder::new(connection.tasks.clone());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(connection.limits.streams)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_send_buf_size(SEND_BUFFER_BYTES)
-        .max_header_list_size(HEAD_BYTES_MAX as u32)
-        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
-        .max_local_error_reset_streams(LOCAL_RESETS_MAX)
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(20));
-    builder
-}
-
-/// Returns when the connection is old, or has carried enough requests.
-async fn retired(exchanges: &Exchanges, limits: &ListenerLimits) {
-    tokio::select! {
-        () = tokio::time::sleep(retirement(limits)) => {}
-        () = exchanges.used_up() => {}
+fn config(connection: &Connection) -> Config {
+    let (own_fields, own_bytes, connection_window) = match connection.from_mesh {
+        true => (OWN_FIELDS_MAX, OWN_FIELD_BYTES_MAX, MESH_WINDOW_BYTES),
+        false => (0, 0, CONNECTION_WINDOW_BYTES),
+    };
+    Config {
+        streams_max: connection.limits.streams,
+        stream_window: STREAM_WINDOW_BYTES,
+        connection_window,
+        limits: HeadLimits {
+            head_bytes_max: HEAD_BYTES_MAX + own_bytes,
+            fields_max: HEADERS_MAX + own_fields,
+            field_bytes_max: FIELD_BYTES_MAX,
+            target_bytes_max: URI_BYTES_MAX,
+        },
+        extended_connect: !connection.from_mesh,
     }
 }
 
-/// Returns when no exchange was open for so long.
-async fn unused(exchanges: &Exchanges, patience: Duration) {
-    let begun = clock::now();
-    loop {
-        let since = exchanges.last_end().max(begun);
-        let quiet = clock::now().since(since);
-        if exchanges.is_open() {
-            tokio::time::sleep(patience).await;
-        } else if quiet >= patience {
-            return;
-        } else {
-            tokio::time::sleep(patience - quiet).await;
+/// A stream's story, which ends at once when the client gives the stream up.
+async fn until_gone(
+    connection: Arc<Connection>,
+    stream: Stream,
+    head: Result<RequestHead, BadHead>,
+    body: Incoming,
+) {
+    let watch = stream.watch();
+    let mut story = pin!(story(&connection, stream, head, body));
+    poll_fn(|cx| match watch.poll_gone(cx) {
+        Poll::Ready(()) => Poll::Ready(()),
+        Poll::Pending => story.as_mut().poll(cx),
+    })
+    .await;
+}
+
+/// What a stream is for: a tunnel from another proxy, another protocol, or a request.
+async fn story(
+    connection: &Arc<Connection>,
+    stream: Stream,
+    head: Result<RequestHead, BadHead>,
+    body: Incoming,
+) {
+    let head = match head {
+        Ok(head) if is_tunnel(connection, &head) => return tunnel(connection, stream, head).await,
+        Ok(head) => head,
+        Err(bad) => return refuse(connection, stream, bad).await,
+    };
+    let is_extended = head.protocol.is_some();
+    let body = match is_extended {
+        // What comes on the stream belongs to the other protocol.
+        true => Incoming::Empty,
+        false => body,
+    };
+    let interims = Interims::Http2(stream.interims());
+    match answer(connection, Received::from_http2(head, body, interims)).await {
+        Answer::Response(response) => stream.respond(response).await,
+        Answer::Switch(response, switch) => {
+            change_protocol(connection, stream, response, *switch).await
         }
     }
 }
 
-fn into_library(response: Response, open: OpenExchange) -> hyper::Response<ResponseBody> {
-    let mut message = hyper::Response::new(response.body.during(open));
-    *message.status_mut() = response.status;
-    *message.headers_mut() = to_header_map(&response.fields);
-    message
+/// Both sides agreed to speak something else: bytes are passed from now on (RFC 8441 §5).
+async fn change_protocol(
+    connection: &Arc<Connection>,
+    stream: Stream,
+    mut response: Response,
+    switch: Switch,
+) {
+    // It answers the key that was made up in the client's place.
+    response.fields.remove("sec-websocket-accept");
+    let agreed = stream.agree(StatusCode::OK.as_u16(), &response.fields);
+    if let Some(client) = agreed {
+        tcp::relay_upgraded(connection, client.into(), switch).await;
+    }
+}
+
+/// Answers a head that is larger than allowed.
+async fn refuse(connection: &Arc<Connection>, stream: Stream, bad: BadHead) {
+    let reason = match bad {
+        BadHead::TargetTooLong => Reason::UriTooLong,
+        BadHead::FieldTooLong | BadHead::TooManyFields | BadHead::TooLong => {
+            Reason::HeadersTooLarge
+        }
+        BadHead::Malformed(_) | BadHead::Scheme => Reason::BadRequest,
+    };
+    let metrics = &connection.shared.metrics;
+    metrics.refused(connection.direction.name(), reason.as_str());
+    let failure = Failure::downstream(reason, bad.to_string());
+    let mut response = reply::to_failure(&failure, Manner::Text);
+    connection.direction.sign(&mut response.fields);
+    if let Ok(status) = StatusCode::from_u16(bad.status()) {
+        response.status = status;
+    }
+    response.fields.remove(Known::Connection);
+    stream.respond(response).await;
 }

@@ -1,21 +1,22 @@
 //! Connections from other proxies: mTLS, HTTP/2; requests for the application, and tunnels to it (CONNECT).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{Method, StatusCode};
-use meshgate_codec::Fields;
+use http::StatusCode;
+use meshgate_codec::http2::RequestHead;
+use meshgate_codec::{Authority, Fields, Method};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::{Connection, Direction, Peer, serve_http1, serve_http2};
-use crate::body::ResponseBody;
 use crate::failure::{Failure, Reason};
-use crate::head::{Destination, Response};
+use crate::head::Destination;
 use crate::headers::DESTINATION;
+use crate::http2::Stream;
 use crate::io::Io;
 use crate::reply::{self, Manner};
-use crate::story::{Answer, Received, answer, parse_destination};
+use crate::story::parse_destination;
+use crate::tcp;
 
 /// Port 15008. Whoever does not prove an identity of the mesh gets no answer.
 pub(super) async fn serve(mut connection: Connection, stream: TcpStream) {
@@ -47,72 +48,39 @@ pub(super) async fn serve(mut connection: Connection, stream: TcpStream) {
     serve_http2(connection, Io::from(stream)).await;
 }
 
-/// A request as the HTTP/2 library gives it.
-pub(super) type Message = hyper::Request<hyper::body::Incoming>;
-
-/// A stream of an HTTP/2 connection: a tunnel from another proxy, or a request.
-pub(super) async fn tunnel_or_answer(connection: &Arc<Connection>, message: Message) -> Response {
-    let is_tunnel = connection.from_mesh
+/// Whether another proxy asks for a tunnel to the application (RFC 9113 §8.5).
+pub(super) fn is_tunnel(connection: &Connection, head: &RequestHead) -> bool {
+    connection.from_mesh
         && connection.direction == Direction::Inbound
-        && message.method() == Method::CONNECT;
-    if is_tunnel {
-        return match tunnel(connection, message).await {
-            Ok(()) => Response {
-                status: StatusCode::OK,
-                fields: Fields::default(),
-                body: ResponseBody::empty(),
-                closes: false,
-            },
-            Err(failure) => reply::to_failure(&failure, Manner::Text),
-        };
-    }
-    let received = match Received::from_http2(message) {
-        Ok(received) => received,
-        Err(failure) => return reply::to_failure(&failure, Manner::Text),
-    };
-    match answer(connection, received).await {
-        Answer::Response(response) | Answer::Switch(response, _) => response,
-    }
+        && head.method == Method::Connect
+        && head.protocol.is_none()
 }
 
-/// Agrees to a tunnel; what it carries is served by a task of its own once the agreement is sent.
-async fn tunnel(connection: &Arc<Connection>, mut received: Message) -> Result<(), Failure> {
-    let bad = |detail| Failure::downstream(Reason::BadRequest, detail);
-    let port = received
-        .uri()
-        .authority()
-        .and_then(|authority| authority.port_u16())
-        .filter(|port| *port > 0)
-        .ok_or_else(|| bad("CONNECT without a port"))?;
-    let inside = received
-        .headers()
-        .get(DESTINATION)
-        .and_then(|value| parse_destination(value.to_str().ok()?));
-    let client = hyper::upgrade::on(&mut received);
-    match inside {
-        Some(inside) => {
-            http_inside(connection, client, inside);
-            Ok(())
+/// Connects a tunnel, and serves what it carries.
+pub(super) async fn tunnel(connection: &Arc<Connection>, stream: Stream, head: RequestHead) {
+    let text = |value: &[u8]| std::str::from_utf8(value).ok().and_then(parse_destination);
+    let inside = head.fields.get(DESTINATION).and_then(text);
+    let authority = head.authority.as_deref().unwrap_or_default();
+    let port = Authority::parse(authority.as_bytes()).map(|authority| authority.port());
+    match (inside, port) {
+        (Some(inside), Ok(Some(1..))) => http_inside(connection, stream, inside).await,
+        (None, Ok(Some(port @ 1..))) => {
+            let address = connection.application(port);
+            tcp::tunnel_to(connection, stream, address).await;
         }
-        None => {
-            let address: SocketAddr = connection.application(port);
-            crate::tcp::tunnel_to(connection, client, address).await
+        _ => {
+            let failure = Failure::downstream(Reason::BadRequest, "CONNECT without a port");
+            let response = reply::to_failure(&failure, Manner::Text);
+            stream.respond(response).await;
         }
     }
 }
 
 /// Requests that HTTP/2 cannot carry come as HTTP/1 within the tunnel.
-fn http_inside(
-    connection: &Arc<Connection>,
-    client: hyper::upgrade::OnUpgrade,
-    inside: Destination,
-) {
+async fn http_inside(connection: &Arc<Connection>, stream: Stream, inside: Destination) {
     let mut connection = Connection::clone(connection);
     connection.inside_tunnel = Some(inside);
-    let tasks = connection.tasks.clone();
-    tasks.spawn_connection(async move {
-        if let Ok(upgraded) = client.await {
-            serve_http1(connection, Io::tunnel(upgraded)).await;
-        }
-    });
+    if let Some(client) = stream.agree(StatusCode::OK.as_u16(), &Fields::default()) {
+        serve_http1(connection, client.into()).await;
+    }
 }

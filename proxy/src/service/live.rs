@@ -120,7 +120,7 @@ impl Service {
                     class = Class::Tried;
                 }
                 Candidate {
-                    load: endpoint.live.in_flight.load(Ordering::Relaxed),
+                    load: endpoint.live().in_flight.load(Ordering::Relaxed),
                     class,
                 }
             };
@@ -132,7 +132,7 @@ impl Service {
             };
             let endpoint = &self.endpoints[index];
             let probes = endpoint.class(now) == Class::Probe;
-            if probes && !endpoint.live.claim_probe(&self.policy().breaker, now) {
+            if probes && !endpoint.live().claim_probe(&self.policy().breaker, now) {
                 lost_probes.push(index);
                 continue;
             }
@@ -148,7 +148,7 @@ impl Service {
 
     /// An exchange with an endpoint went well.
     pub(crate) fn succeeded(&self, picked: &Picked) -> Change {
-        let live = &picked.endpoint.live;
+        let live = picked.endpoint.live();
         let clean = live.failures.load(Ordering::Acquire) == 0
             && live.ejected_until.load(Ordering::Acquire) == 0;
         if clean {
@@ -163,11 +163,11 @@ impl Service {
 
     /// An exchange with an endpoint failed.
     pub(crate) fn failed(&self, picked: &Picked, now: Time, chance: u64) -> Change {
-        let live = &picked.endpoint.live;
+        let live = picked.endpoint.live();
         if !self
             .endpoints
             .iter()
-            .any(|endpoint| Arc::ptr_eq(&endpoint.live, live))
+            .any(|endpoint| Arc::ptr_eq(endpoint.live(), live))
         {
             return Change::None;
         }
@@ -182,8 +182,8 @@ impl Service {
 
 impl Endpoint {
     fn class(&self, now: Time) -> Class {
-        match self.live.ejected_until.load(Ordering::Acquire) {
-            0 if self.spec.terminating => Class::Terminating,
+        match self.live().ejected_until.load(Ordering::Acquire) {
+            0 if self.spec().terminating => Class::Terminating,
             0 => Class::Ready,
             until if now.as_nanos() < until => Class::Ejected,
             _ => Class::Probe,
@@ -212,7 +212,7 @@ impl EndpointLive {
 
 impl Picked {
     fn new(endpoint: Endpoint, index: usize) -> Self {
-        endpoint.live.in_flight.fetch_add(1, Ordering::Relaxed);
+        endpoint.live().in_flight.fetch_add(1, Ordering::Relaxed);
         Self { endpoint, index }
     }
 }
@@ -225,6 +225,9 @@ impl Clone for Picked {
 
 impl Drop for Picked {
     fn drop(&mut self) {
-        self.endpoint.live.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint
+            .live()
+            .in_flight
+            .fetch_sub(1, Ordering::Relaxed);
     }
 }

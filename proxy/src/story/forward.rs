@@ -1,22 +1,27 @@
 //! The last steps: pick an endpoint and exchange, as often as policy and budget allow.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 use meshgate_codec::http1::strip_hop_by_hop;
-use meshgate_codec::{Fields, Known};
+use meshgate_codec::{Fields, Known, Version};
+use meshgate_routing::Time;
 use meshgate_routing::upstream::breaker::Change;
 use meshgate_routing::upstream::{FailureKind, Safety};
+use tokio::time::Instant;
 
 use super::{Answer, Route};
 use crate::body::{BodyError, Replay, RequestBody, ResponseBody};
-use crate::clock::{chance, now};
+use crate::clock::{self, chance, now};
+use crate::deadline::Deadline;
 use crate::failure::{Failure, Reason, Retry, Side, Step};
 use crate::head::{Request, Response, Switch};
 use crate::record::Exchange;
 use crate::serve::{Connection, Direction};
 use crate::service::{Endpoint, NoPick, Pass, Picked, Service};
+use crate::spare;
 use crate::upstream::{self, Attempt, Dialer, Upgraded, Wire};
 
 /// At the edge even a service without a timeout of its own has one, so that nobody's connection hangs for ever.
@@ -27,29 +32,48 @@ pub(super) async fn forward(
     route: &Route,
     mut request: Request,
     exchange: &mut Exchange,
+    (begun, deadline): (Instant, &mut Deadline),
 ) -> Result<Answer, Failure> {
     let policy = route.service.policy();
-    let limits = &policy.limits;
-    let live = route.service.live();
-    let place = live
-        .requests
-        .enter(limits.requests, limits.pending, limits.pending_timeout)
-        .await
-        .map_err(|refusal| upstream::overload("requests", refusal))?;
-    live.count_request(now());
-    let upgrade = request.upgrade.clone();
-    let attempts = attempts(connection, route, &mut request, exchange, Arc::new(place));
+    let (place, begun) = enter(&route.service, begun).await?;
+    let moment = clock::at(begun.into_std());
+    route.service.live().count_request(moment);
     let patience = match connection.direction {
         Direction::Edge => policy.request_timeout.or(Some(EDGE_REQUEST_TIMEOUT)),
         Direction::Outbound | Direction::Inbound => policy.request_timeout,
     };
-    let answer = match patience {
-        Some(patience) => tokio::time::timeout(patience, attempts)
-            .await
-            .unwrap_or_else(|_| Err(took_too_long(Reason::RequestTimeout, patience))),
-        None => attempts.await,
-    }?;
-    match answer {
+    let answer = {
+        let attempts = attempts(
+            connection,
+            route,
+            &mut request,
+            exchange,
+            (Arc::new(place), moment),
+        );
+        let attempts = pin!(attempts);
+        match patience {
+            Some(patience) => deadline
+                .within(begun, patience, attempts)
+                .await
+                .unwrap_or_else(|| Err(took_too_long(Reason::RequestTimeout, patience))),
+            None => attempts.await,
+        }
+    };
+    let Request {
+        fields,
+        upgrade,
+        version,
+        ..
+    } = request;
+    spare::give_fields(fields);
+    match answer? {
+        // In HTTP/2, success would be the agreement (RFC 8441 §5).
+        Upgraded::No(response)
+            if upgrade.is_some() && version == Version::Http2 && response.status.is_success() =>
+        {
+            let why = "the endpoint did not agree to change the protocol";
+            Err(upstream::malformed(why.into()))
+        }
         Upgraded::No(response) => Ok(Answer::Response(response)),
         Upgraded::Yes {
             head,
@@ -75,6 +99,20 @@ pub(super) async fn forward(
             )),
         },
     }
+}
+
+/// A place among the service's requests, and since when the endpoints' time counts: not while waiting in line.
+async fn enter(service: &Service, begun: Instant) -> Result<(Pass, Instant), Failure> {
+    let limits = &service.policy().limits;
+    let gate = &service.live().requests;
+    if let Some(place) = gate.try_enter(limits.requests) {
+        return Ok((place, begun));
+    }
+    // Rare, and much larger than what is usual.
+    let entered =
+        Box::pin(gate.enter(limits.requests, limits.pending, limits.pending_timeout)).await;
+    let place = entered.map_err(|refusal| upstream::overload("requests", refusal))?;
+    Ok((place, Instant::now()))
 }
 
 /// What the client is told when the endpoint changes the protocol.
@@ -110,7 +148,7 @@ async fn attempts(
     route: &Route,
     request: &mut Request,
     exchange: &mut Exchange,
-    place: Arc<Pass>,
+    (place, mut moment): (Arc<Pass>, Time),
 ) -> Result<Upgraded, Failure> {
     let policy = route.service.policy();
     let mut body = std::mem::replace(&mut request.body, RequestBody::Empty);
@@ -124,8 +162,7 @@ async fn attempts(
     loop {
         let route = renewed.as_ref().unwrap_or(route);
         number += 1;
-        let picked = pick(route, &tried)?;
-        tried.push(picked.index);
+        let picked = pick(route, &tried, moment)?;
         exchange.attempt(picked.endpoint.address(), &picked.endpoint.spec().pod);
         let wire = wire_to(&picked, route, request);
         let outcome = one(connection, route, request, body, (&picked, wire), &place).await;
@@ -153,12 +190,14 @@ async fn attempts(
         // The refused answer's connection must not be held while waiting.
         drop(outcome);
         body = next;
+        tried.push(picked.index);
         drop(picked);
         if kind != FailureKind::Refused
             && !(kind == FailureKind::Reset && safety != Safety::Unknown)
         {
             tokio::time::sleep(policy.retries.backoff.after(number, chance())).await;
         }
+        moment = now();
         if let Some(newer) = renew(connection, route) {
             tried = same_endpoints(&route.service, &tried, &newer.service);
             renewed = Some(newer);
@@ -187,10 +226,10 @@ fn same_endpoints(old: &Service, indices: &[usize], new: &Service) -> Vec<usize>
     indices.iter().filter_map(find).collect()
 }
 
-fn pick(route: &Route, tried: &[usize]) -> Result<Picked, Failure> {
+fn pick(route: &Route, tried: &[usize], moment: Time) -> Result<Picked, Failure> {
     let picked = match route.endpoint {
         Some(index) => route.service.pick_this(index),
-        None => route.service.pick(tried, now(), chance()),
+        None => route.service.pick(tried, moment, chance()),
     };
     picked.map_err(|none| {
         let name = route.service.name();
@@ -234,11 +273,17 @@ async fn one(
         wire,
         http2_beyond: route.http2,
     };
-    let exchange = upstream::attempt(dialer, attempt, picked.clone(), place.clone());
+    let exchange = pin!(upstream::attempt(
+        dialer,
+        attempt,
+        picked.clone(),
+        place.clone()
+    ));
     match route.service.policy().per_try_timeout {
-        Some(patience) => tokio::time::timeout(patience, exchange)
+        Some(patience) => Deadline::default()
+            .within(Instant::now(), patience, exchange)
             .await
-            .unwrap_or_else(|_| Err(took_too_long(Reason::PerTryTimeout, patience))),
+            .unwrap_or_else(|| Err(took_too_long(Reason::PerTryTimeout, patience))),
         None => exchange.await,
     }
 }
@@ -261,7 +306,7 @@ fn retry_of(outcome: &Result<Upgraded, Failure>, wire: Wire) -> Retry {
 
 /// The proxy beside the endpoint says that it could not reach the application.
 fn never_arrived(response: &Response) -> bool {
-    let reason = response.fields.get("meshgate-reason");
+    let reason = response.fields.get(Known::MeshgateReason);
     let unreached = Reason::UpstreamConnect.as_str().as_bytes();
     response.status == Reason::UpstreamConnect.status()
         && reason.is_some_and(|reason| reason.starts_with(unreached))

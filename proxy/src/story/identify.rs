@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use meshgate_codec::http1::strip_hop_by_hop;
-use meshgate_codec::{Authority, Field, Fields, Known, Method, Version};
+use meshgate_codec::{Authority, Fields, Known, Method, Version};
 use meshgate_routing::route::normalise;
 
 use super::Received;
@@ -11,8 +11,8 @@ use crate::body::RequestBody;
 use crate::clock::chance;
 use crate::failure::{Failure, Reason};
 use crate::head::{Destination, Request};
-use crate::headers::{self, DESTINATION, ForClient};
-use crate::listen::{FIELD_BYTES_MAX, HEADERS_MAX, URI_BYTES_MAX};
+use crate::headers::{self, ForClient, Introduction};
+use crate::listen::URI_BYTES_MAX;
 use crate::record::Exchange;
 use crate::serve::{Connection, Direction, Peer};
 use crate::snapshot::Snapshot;
@@ -25,10 +25,10 @@ fn bad(detail: &'static str) -> Failure {
 pub(super) fn identify(
     connection: &Arc<Connection>,
     snapshot: &Snapshot,
-    received: Received,
+    mut received: Received,
     exchange: &mut Exchange,
+    introduction: Option<&mut Introduction>,
 ) -> Result<Request, Failure> {
-    check_size(connection, &received)?;
     let authority = authority(&received)?;
     let host_end = host_end(&authority);
     let matches_paths = match connection.direction {
@@ -36,9 +36,10 @@ pub(super) fn identify(
         Direction::Inbound => snapshot.workload.access.enforced,
         Direction::Outbound => false,
     };
-    let (target, path_end) = target(&received, matches_paths, connection.direction)?;
     let method = received.method;
-    exchange.asked(method.as_str(), &authority, &target[..path_end], "");
+    let whole = std::mem::take(&mut received.target);
+    let (target, path_end) = target(whole, &method, matches_paths, connection.direction)?;
+    exchange.asked(method.as_str(), &authority, &target[..path_end]);
     method_allowed(&method)?;
     check_body_length(connection, &received.fields)?;
     let mut request = Request {
@@ -51,29 +52,16 @@ pub(super) fn identify(
         path_end,
         fields: received.fields,
         body: RequestBody::new(received.body, connection.limits.body_bytes_max),
+        interims: received.interims,
         destination: None,
     };
     request.destination = destination(connection, &mut request.fields)?;
     request.fields.remove(Known::Host);
     strip_hop_by_hop(&mut request.fields)
         .map_err(|error| Failure::downstream(Reason::BadRequest, error.to_string()))?;
-    introduce(connection, &mut request, exchange);
+    introduce(connection, &mut request, exchange, introduction);
     exchange.body(request.body.replay());
     Ok(request)
-}
-
-/// HTTP/1 was judged as it came. Between proxies of the mesh there are fields of their own besides the client's.
-fn check_size(connection: &Connection, received: &Received) -> Result<(), Failure> {
-    let fields = &received.fields;
-    let is_judged = received.version != Version::Http2 || connection.from_mesh;
-    let too_long = |field: Field<'_>| field.name.len() + field.value.len() > FIELD_BYTES_MAX;
-    if is_judged || fields.len() <= HEADERS_MAX && !fields.iter().any(too_long) {
-        return Ok(());
-    }
-    Err(Failure::downstream(
-        Reason::HeadersTooLarge,
-        "too many fields, or one is too long",
-    ))
 }
 
 /// The one authority that the request is for.
@@ -83,11 +71,8 @@ fn authority(received: &Received) -> Result<Box<str>, Failure> {
     if hosts.next().is_some() {
         return Err(bad("more than one Host"));
     }
-    let host = match host {
-        Some(host) => Some(std::str::from_utf8(host).map_err(|_| bad("Host is not readable"))?),
-        None => None,
-    };
-    let authority = match (received.authority.as_deref(), host) {
+    let named = received.authority.as_deref().map(str::as_bytes);
+    let authority = match (named, host) {
         (Some(named), Some(host)) if !named.eq_ignore_ascii_case(host) => {
             return Err(bad("Host and the target's authority differ"));
         }
@@ -97,55 +82,57 @@ fn authority(received: &Received) -> Result<Box<str>, Failure> {
         (None, None) if received.version == Version::Http10 => return Ok("".into()),
         (None, None) => return Err(bad("no Host")),
     };
-    match Authority::parse(authority.as_bytes()) {
-        Ok(_) => Ok(authority.into()),
+    match Authority::parse(authority) {
+        Ok(authority) => Ok(authority.as_str().into()),
         Err(_) => Err(bad("Host is not a host name")),
     }
 }
 
 /// Where the host's part ends.
 fn host_end(authority: &str) -> usize {
-    match authority.rfind(']') {
-        Some(bracket) => bracket + 1,
-        None => authority.find(':').unwrap_or(authority.len()),
+    match authority.starts_with('[') {
+        true => authority.find(']').map_or(authority.len(), |end| end + 1),
+        false => {
+            let colon = authority.bytes().position(|byte| byte == b':');
+            colon.unwrap_or(authority.len())
+        }
     }
 }
 
 /// The target as it is matched and forwarded, and the length of its path. Who does not match paths does not touch them:
 /// a sidecar is not seen by applications unless a policy asks for it.
 fn target(
-    received: &Received,
+    whole: Box<str>,
+    method: &Method,
     matches_paths: bool,
     direction: Direction,
 ) -> Result<(Box<str>, usize), Failure> {
-    let whole = &*received.target;
     if whole.len() > URI_BYTES_MAX {
         return Err(Failure::downstream(
             Reason::UriTooLong,
             "more than 8192 bytes",
         ));
     }
-    if whole == "*" && received.method == Method::Options && direction != Direction::Edge {
-        return Ok(("*".into(), 1));
+    if *whole == *"*" && *method == Method::Options && direction != Direction::Edge {
+        return Ok((whole, 1));
     }
-    if received.method == Method::Connect {
+    if *method == Method::Connect {
         return Ok(("/".into(), 1));
     }
-    let (path, query) = match whole.find('?') {
-        Some(mark) => whole.split_at(mark),
-        None => (whole, ""),
-    };
-    let path = if path.is_empty() { "/" } else { path };
-    let path = match matches_paths {
-        true => normalise(path)
+    let mark = whole.bytes().position(|byte| byte == b'?');
+    let (path, query) = whole.split_at(mark.unwrap_or(whole.len()));
+    let given = if path.is_empty() { "/" } else { path };
+    let normal = match matches_paths {
+        true => normalise(given)
             .map_err(|problem| Failure::downstream(Reason::BadRequest, problem.to_string()))?,
-        false => path.into(),
+        false => given.into(),
     };
-    let path_end = path.len();
-    let mut target = String::with_capacity(path_end + query.len());
-    target.push_str(&path);
-    target.push_str(query);
-    Ok((target.into(), path_end))
+    let path_end = normal.len();
+    if *normal == *path {
+        // As nearly all are.
+        return Ok((whole, path_end));
+    }
+    Ok(([&*normal, query].concat().into(), path_end))
 }
 
 /// CONNECT never goes through the story of a request: tunnels between proxies are taken before it.
@@ -183,6 +170,9 @@ fn check_body_length(connection: &Connection, fields: &Fields) -> Result<(), Fai
 /// A change of protocol that the client asks for. `h2c` is refused: it would smuggle a second protocol past the rules;
 /// and not a fault: the client goes on with HTTP/1.1 (RFC 9110 §7.8). A body would stand between the two protocols.
 fn upgrade(received: &Received) -> Option<Box<str>> {
+    if received.protocol.is_some() {
+        return received.protocol.clone();
+    }
     let asks = received.version == Version::Http11
         && received.body.is_ended()
         && received.fields.has_token(Known::Connection, "upgrade")
@@ -197,10 +187,10 @@ fn destination(
     fields: &mut Fields,
 ) -> Result<Option<Destination>, Failure> {
     let parsed = fields
-        .get(DESTINATION)
+        .get(Known::MeshgateDest)
         .and_then(|value| std::str::from_utf8(value).ok())
         .and_then(|text| parse_destination(text.trim()));
-    fields.remove(DESTINATION);
+    fields.remove(Known::MeshgateDest);
     if !connection.from_mesh {
         return Ok(None);
     }
@@ -225,7 +215,12 @@ pub(crate) fn parse_destination(text: &str) -> Option<Destination> {
 }
 
 /// Tells the application who asks, and names the request.
-fn introduce(connection: &Connection, request: &mut Request, exchange: &mut Exchange) {
+fn introduce(
+    connection: &Connection,
+    request: &mut Request,
+    exchange: &mut Exchange,
+    introduction: Option<&mut Introduction>,
+) {
     let options = &connection.shared.options;
     let peer = connection.client.ip().to_canonical();
     let is_trusted = |address| {
@@ -244,24 +239,23 @@ fn introduce(connection: &Connection, request: &mut Request, exchange: &mut Exch
             authority: &request.authority,
         };
         let client = facts.client(fields, is_trusted);
-        facts.apply(fields, client);
+        match introduction.filter(|_| !trusted) {
+            Some(introduction) => introduction.apply(&facts, fields),
+            None => facts.apply(fields, client),
+        }
         exchange.client((client, connection.client.port()).into());
     }
-    let mesh = connection.shared.mesh.load();
-    let identities = match (&connection.peer, &*mesh, connection.direction) {
-        (Peer::Known(peer), Some(mesh), Direction::Inbound) => {
-            Some((mesh.identity.as_str(), peer.as_str()))
-        }
+    let mesh = match connection.direction {
+        Direction::Inbound => connection.shared.mesh.load_full(),
+        Direction::Edge | Direction::Outbound => None,
+    };
+    let identities = match (&connection.peer, &mesh) {
+        (Peer::Known(peer), Some(mesh)) => Some((mesh.identity.as_str(), peer.as_str())),
         _ => None,
     };
     headers::set_client_cert(fields, identities);
     headers::name_request(fields, trusted, [chance(), chance(), chance()]);
-    let id = fields
-        .get(Known::XRequestId)
-        .and_then(|id| std::str::from_utf8(id).ok())
-        .unwrap_or_default();
-    let (host, path) = (&request.authority, &request.target[..request.path_end]);
-    exchange.asked(request.method.as_str(), host, path, id);
+    exchange.named(fields.get(Known::XRequestId).unwrap_or_default());
 }
 
 #[cfg(test)]

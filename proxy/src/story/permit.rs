@@ -16,7 +16,8 @@ use crate::memory::Pressure;
 use crate::serve::{Connection, Direction, Peer};
 use crate::snapshot::{Mtls, Snapshot};
 
-pub(super) async fn permit(
+/// By who asks, and for what.
+pub(super) fn permit(
     connection: &Connection,
     snapshot: &Snapshot,
     route: &Route,
@@ -37,6 +38,15 @@ pub(super) async fn permit(
             .map(|endpoint| endpoint.address());
         inbound(connection, snapshot, address, Some(http))?;
     }
+    Ok(())
+}
+
+/// By how much was asked before.
+pub(super) async fn limit(
+    connection: &Connection,
+    route: &Route,
+    request: &Request,
+) -> Result<(), Failure> {
     for limit in &route.limits {
         within(connection, limit, request).await?;
     }

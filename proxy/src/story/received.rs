@@ -1,11 +1,13 @@
 //! A request as it came, from either protocol.
 
-use http::uri::Authority;
-use meshgate_codec::{Fields, Form, Method, RequestHead, Target, Version};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use meshgate_codec::{Fields, Form, Method, RequestHead, Target, Version, http2};
 
 use crate::body::Incoming;
-use crate::failure::{Failure, Reason};
-use crate::http2;
+use crate::clock::chance;
+use crate::headers::set;
+use crate::interims::Interims;
 
 /// Well-formed as a message; not judged as a request yet.
 #[derive(Debug)]
@@ -18,11 +20,14 @@ pub(crate) struct Received {
     pub(crate) target: Box<str>,
     pub(crate) fields: Fields,
     pub(crate) body: Incoming,
+    pub(crate) interims: Interims,
+    /// What an extended CONNECT asks to change to.
+    pub(crate) protocol: Option<Box<str>>,
 }
 
 impl Received {
     /// Takes the fields out of the head.
-    pub(crate) fn from_http1(head: &mut RequestHead, body: Incoming) -> Self {
+    pub(crate) fn from_http1(head: &mut RequestHead, body: Incoming, interims: Interims) -> Self {
         Self {
             method: head.method,
             version: head.version,
@@ -30,30 +35,35 @@ impl Received {
             target: target(&head.target).into(),
             fields: std::mem::take(&mut head.fields),
             body,
+            interims,
+            protocol: None,
         }
     }
 
-    /// Judges what the library does not.
+    /// An extended CONNECT asks for a change of protocol, as an upgrade does in HTTP/1 (RFC 8441 §5).
     pub(crate) fn from_http2(
-        request: hyper::Request<hyper::body::Incoming>,
-    ) -> Result<Self, Failure> {
-        let (head, body) = request.into_parts();
-        let mut fields = http2::to_fields(&head.headers);
-        http2::join_cookies(&mut fields);
-        let uri = &head.uri;
-        let method = Method::parse(head.method.as_str().as_bytes());
-        let too_long = || Failure::downstream(Reason::BadRequest, "the method is too long");
-        Ok(Self {
-            method: method.ok_or_else(too_long)?,
+        mut head: http2::RequestHead,
+        body: Incoming,
+        interims: Interims,
+    ) -> Self {
+        if head.protocol.as_deref() == Some("websocket") {
+            // HTTP/2 has none; HTTP/1 cannot do without (RFC 6455 §4.1).
+            let key = BASE64_STANDARD.encode([chance(), chance()].map(u64::to_be_bytes).concat());
+            set(&mut head.fields, "sec-websocket-key", key.as_bytes());
+        }
+        Self {
+            method: match head.protocol {
+                Some(_) => Method::Get,
+                None => head.method,
+            },
             version: Version::Http2,
-            authority: uri.authority().map(Authority::as_str).map(Into::into),
-            target: uri
-                .path_and_query()
-                .map_or("", |target| target.as_str())
-                .into(),
-            fields,
-            body: Incoming::Http2(body),
-        })
+            authority: head.authority,
+            target: head.path,
+            fields: head.fields,
+            body,
+            interims,
+            protocol: head.protocol,
+        }
     }
 }
 

@@ -3,10 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use meshgate_codec::http1::HeadLimits;
+use meshgate_codec::http2::Config;
 use meshgate_routing::WorkloadId;
 use meshgate_routing::upstream::{FailureKind, Safety};
 use rustls_pki_types::ServerName;
@@ -14,11 +13,12 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
 use super::Wire;
-use super::pool::StreamPlace;
-use crate::body::RequestBody;
+use super::pool::STREAMS_MAX;
 use crate::failure::{Failure, Reason, Side, Step};
 use crate::http1::Client;
+use crate::http2;
 use crate::io::Io;
+use crate::listen::{FIELD_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::serve::Connection;
 use crate::service::{GateRefusal, Pass, Picked, Service};
 
@@ -30,15 +30,23 @@ pub(crate) struct Dialer<'a> {
     pub(crate) picked: &'a Picked,
 }
 
-/// Receive windows of a connection to another proxy: enough for a few hundred Mbit/s each within a data centre,
-/// small enough to forget in an idle sidecar.
-const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
-/// Bytes that may wait in one stream before the body's source is asked to wait.
-const SEND_BUFFER_BYTES: usize = 64 * 1024;
-/// A busy connection that does not answer a ping for so long is dead.
-const PING_EVERY: Duration = Duration::from_secs(20);
-const PING_PATIENCE: Duration = Duration::from_secs(10);
+/// What nobody has taken yet of one answer: enough for a gigabit within a data centre.
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+/// Of a connection, as much as all its streams together: a client that does not read must not stop the answers to others,
+/// and costs one stream's window.
+const CONFIG: Config = Config {
+    // Servers open none.
+    streams_max: 0,
+    stream_window: STREAM_WINDOW_BYTES,
+    connection_window: STREAMS_MAX as u32 * STREAM_WINDOW_BYTES,
+    limits: HeadLimits {
+        head_bytes_max: HEAD_BYTES_MAX,
+        fields_max: HEADERS_MAX,
+        field_bytes_max: FIELD_BYTES_MAX,
+        target_bytes_max: 0,
+    },
+    extended_connect: false,
+};
 
 impl<'a> Dialer<'a> {
     /// An HTTP/1 connection: one that waits in the pool, or a new one.
@@ -54,73 +62,85 @@ impl<'a> Dialer<'a> {
             if let Some(client) = live.pool.take_idle(worker) {
                 return Some(Found::Idle(client));
             }
-            gate.try_enter(limits.connections).map(Found::Place)
+            self.try_place().map(Found::Place)
         };
         let found = match attempt() {
             Some(found) => found,
-            None => gate
-                .wait_for(limits.pending, limits.pending_timeout, attempt)
+            // Rare, and much larger than what is usual, as is connecting.
+            None => Box::pin(gate.wait_for(limits.pending, limits.pending_timeout, attempt))
                 .await
                 .map_err(|refusal| overload("connections", refusal))?,
         };
         match found {
             Found::Idle(client) => Ok((client, Origin::Reused)),
             Found::Place(place) => {
-                let stream = self.tcp(self.picked.endpoint.address()).await?;
+                let stream = Box::pin(self.tcp(self.picked.endpoint.address())).await?;
                 self.count("connected");
                 Ok((Client::new(Io::from(stream), Some(place)), Origin::New))
             }
         }
     }
 
-    /// A stream of an HTTP/2 connection, shared or new.
-    pub(super) async fn http2(
-        self,
-        wire: Wire,
-    ) -> Result<(http2::SendRequest<RequestBody>, StreamPlace, Origin), Failure> {
+    /// A place among the service's connections. Those that nobody uses make room for one that somebody needs, to whichever
+    /// endpoint they are and whichever worker made them.
+    fn try_place(&self) -> Option<Pass> {
+        let gate = &self.service.live().connections;
+        let limit = self.service.policy().limits.connections;
+        gate.try_enter(limit).or_else(|| {
+            let mut endpoints = self.service.endpoints().iter();
+            let freed = endpoints.any(|endpoint| endpoint.live().pool.give_up_idle());
+            freed.then(|| gate.try_enter(limit)).flatten()
+        })
+    }
+
+    /// The same, after waiting for one if need be.
+    pub(crate) async fn place(self) -> Result<Pass, Failure> {
+        if let Some(place) = self.try_place() {
+            return Ok(place);
+        }
+        let gate = &self.service.live().connections;
+        let limits = &self.service.policy().limits;
+        gate.wait_for(limits.pending, limits.pending_timeout, || self.try_place())
+            .await
+            .map_err(|refusal| overload("connections", refusal))
+    }
+
+    /// An HTTP/2 connection with room for a stream, shared or new.
+    pub(super) async fn http2(self, wire: Wire) -> Result<(http2::Client, Origin), Failure> {
         let worker = self.connection.tasks.worker();
         let pool = &self.picked.endpoint.live().pool;
-        if let Some((sender, place)) = pool.share(wire, worker) {
-            return Ok((sender, place, Origin::Reused));
+        if let Some(client) = pool.share(wire, worker) {
+            return Ok((client, Origin::Reused));
         }
+        Box::pin(self.new_http2(wire)).await
+    }
+
+    async fn new_http2(self, wire: Wire) -> Result<(http2::Client, Origin), Failure> {
+        let worker = self.connection.tasks.worker();
+        let pool = &self.picked.endpoint.live().pool;
         // Whoever waits behind a connection that cannot be made must not wait for one failure after the other.
         let patience = self.service.policy().connect_timeout;
-        let _turn = tokio::time::timeout(patience, pool.making.acquire())
+        let turn = tokio::time::timeout(patience, pool.making.clone().acquire_owned())
             .await
             .map_err(|_| self.refused(&format_args!("no connection within {patience:?}")))?;
-        if let Some((sender, place)) = pool.share(wire, worker) {
-            return Ok((sender, place, Origin::Reused));
+        if let Some(client) = pool.share(wire, worker) {
+            return Ok((client, Origin::Reused));
         }
-        let limits = &self.service.policy().limits;
-        let pass = self
-            .service
-            .live()
-            .connections
-            .enter(limits.connections, limits.pending, limits.pending_timeout)
-            .await
-            .map_err(|refusal| overload("connections", refusal))?;
+        let pass = self.place().await?;
         let io = match wire {
             Wire::Mesh => self.mesh().await?,
             Wire::Http1 | Wire::Http2 => Io::from(self.tcp(self.picked.endpoint.address()).await?),
         };
-        let (sender, task) = http2::Builder::new(self.connection.tasks.clone())
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_send_buf_size(SEND_BUFFER_BYTES)
-            .keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PING_PATIENCE)
-            .handshake(TokioIo::new(io))
-            .await
-            .map_err(|error| self.refused(&error))?;
-        self.connection.tasks.spawn(async move {
+        let (client, driving) = http2::Client::start(io, CONFIG, turn);
+        let tasks = &self.connection.tasks;
+        tasks.spawn(async move {
             let _pass = pass;
-            let _ = task.await;
+            driving.await;
         });
         self.count("connected");
         let owner = Arc::downgrade(self.picked.endpoint.live());
-        let (sender, place) = pool.add_shared(sender, wire, worker, owner, &self.connection.tasks);
-        Ok((sender, place, Origin::New))
+        pool.add_shared(client.clone(), wire, worker, owner, tasks);
+        Ok((client, Origin::New))
     }
 
     /// A plain TCP connection to the endpoint's application, not pooled.

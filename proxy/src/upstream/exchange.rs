@@ -1,22 +1,22 @@
 //! One attempt: a request sent to an endpoint, and the head of its response.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::header::HeaderValue;
-use http::{Method, StatusCode, Uri};
+use http::StatusCode;
 use meshgate_codec::http1::strip_hop_by_hop;
-use meshgate_codec::{Fields, Version};
+use meshgate_codec::http2::{Code, RequestLine, Scheme};
+use meshgate_codec::{Fields, Known, Method, ResponseHead, Version};
 use meshgate_routing::upstream::{FailureKind, Safety};
 
 use super::Wire;
 use super::connect::{Dialer, Origin};
-use super::pool::StreamPlace;
 use crate::body::{RequestBody, ResponseBody};
 use crate::failure::{Failure, Reason, Step};
 use crate::head::{Request, Response};
-use crate::headers::DESTINATION;
 use crate::http1::{Answer, Broken, Client};
-use crate::http2;
+use crate::http2::{self, End};
+use crate::interims::Interims;
 use crate::io::Io;
 use crate::service::{Gate, Pass, Picked};
 use crate::worker::Tasks;
@@ -30,12 +30,11 @@ pub(crate) struct Attempt<'a> {
     pub(crate) http2_beyond: bool,
 }
 
-/// What lives as long as an answer's body: load on the endpoint, a place in the service's limits, in a connection.
+/// What lives as long as an answer's body: load on the endpoint, a place in the service's limits.
 #[derive(Debug)]
 pub(crate) struct Held {
     picked: Picked,
     _place: Arc<Pass>,
-    _stream: Option<StreamPlace>,
     /// Of a connection that changed its protocol; others keep theirs.
     _connection: Option<Pass>,
     tasks: Tasks,
@@ -65,38 +64,31 @@ pub(crate) async fn attempt(
         true => Safety::Idempotent,
         false => Safety::Unknown,
     };
-    let held = |stream| {
-        Box::new(Held {
-            picked,
-            _place: place,
-            _stream: stream,
-            _connection: None,
-            tasks: dialer.connection.tasks.clone(),
-            waiters: dialer.service.live().connections.clone(),
-        })
-    };
+    let held = Box::new(Held {
+        picked,
+        _place: place,
+        _connection: None,
+        tasks: dialer.connection.tasks.clone(),
+        waiters: dialer.service.live().connections.clone(),
+    });
     match attempt.wire {
         Wire::Mesh if attempt.request.upgrade.is_some() => {
-            let (io, stream) = tunnel(dialer, Inside::Http1).await?;
-            let client = Client::new(io, None);
+            // Larger than what is usual, as are new connections.
+            let client = Client::new(Box::pin(tunnel(dialer, Inside::Http1)).await?, None);
             let answer = by_http1(client, attempt, Origin::New, safety).await?;
-            received_http1(answer, held(Some(stream)))
+            received_http1(answer, held)
         }
         Wire::Http1 => {
             let (client, origin) = dialer.http1().await?;
             let answer = by_http1(client, attempt, origin, safety).await?;
-            received_http1(answer, held(None))
+            received_http1(answer, held)
         }
         Wire::Http2 | Wire::Mesh => {
-            let (mut sender, place, origin) = dialer.http2(attempt.wire).await?;
+            let (client, origin) = dialer.http2(attempt.wire).await?;
             let port = dialer.picked.endpoint.address().port();
-            let message = http2_message(attempt, port)?;
-            let sent = sender.try_send_request(message).await;
-            let response = sent.map_err(|mut error| {
-                let unsent = error.take_message().is_some();
-                broken(&error.into_error(), unsent, origin, safety)
-            })?;
-            received_http2(response, held(Some(place)))
+            let answer = by_http2(client, attempt, port).await;
+            let answer = answer.map_err(|broken| broken_http2(broken, origin, safety))?;
+            received_http2(answer, held)
         }
     }
 }
@@ -134,17 +126,55 @@ fn received_http1(answer: Answer, mut held: Box<Held>) -> Result<Upgraded, Failu
     }))
 }
 
-fn received_http2(
-    response: hyper::Response<hyper::body::Incoming>,
-    held: Box<Held>,
-) -> Result<Upgraded, Failure> {
-    let (head, incoming) = response.into_parts();
-    let mut fields = http2::to_fields(&head.headers);
-    strip_hop_by_hop(&mut fields).map_err(|error| malformed(error.to_string()))?;
+async fn by_http2(
+    client: http2::Client,
+    attempt: Attempt<'_>,
+    port: u16,
+) -> Result<http2::Answer, http2::Broken> {
+    let Attempt {
+        request,
+        body,
+        wire,
+        http2_beyond,
+    } = attempt;
+    let line = RequestLine {
+        method: &request.method,
+        scheme: Scheme::Http,
+        authority: match &*request.authority {
+            "" => "localhost",
+            authority => authority,
+        },
+        path: &request.target,
+        protocol: None,
+    };
+    let destination = match wire {
+        Wire::Mesh if http2_beyond => format!("{port}; h2"),
+        Wire::Mesh => format!("{port}; h1"),
+        Wire::Http1 | Wire::Http2 => String::new(),
+    };
+    let trailers = (Known::Te, &b"trailers"[..]);
+    let more = [(Known::MeshgateDest, destination.as_bytes()), trailers];
+    let asks_for_trailers = request.version == Version::Http2 && request.is_grpc();
+    let asked = http2::Asked {
+        line,
+        fields: &request.fields,
+        more: match (destination.is_empty(), asks_for_trailers) {
+            (true, true) => &more[1..],
+            (true, false) => &[],
+            (false, true) => &more,
+            (false, false) => &more[..1],
+        },
+        interims: &request.interims,
+    };
+    client.exchange(asked, body).await
+}
+
+fn received_http2(answer: http2::Answer, held: Box<Held>) -> Result<Upgraded, Failure> {
+    let http2::Answer { head, outcome } = answer;
     Ok(Upgraded::No(Response {
-        status: status(head.status.as_u16())?,
-        fields,
-        body: ResponseBody::http2(incoming, held),
+        status: status(head.status)?,
+        fields: head.fields,
+        body: ResponseBody::http2(outcome, held),
         closes: false,
     }))
 }
@@ -185,98 +215,27 @@ fn reset(origin: Origin, safety: Safety, detail: String) -> Failure {
     Failure::upstream(Step::Exchange, Reason::UpstreamReset, retry, detail)
 }
 
-/// Why there is no response, and whether the request may be sent again.
-fn broken(error: &hyper::Error, unsent: bool, origin: Origin, safety: Safety) -> Failure {
-    let refused = unsent || refused_by_server(error);
-    let detail = chain(error);
-    if refused {
+fn broken_http2(broken: http2::Broken, origin: Origin, safety: Safety) -> Failure {
+    let refused = |detail| {
         let retry = (FailureKind::Refused, Safety::Unprocessed);
-        return Failure::upstream(Step::Exchange, Reason::UpstreamReset, retry, detail);
-    }
-    match (error.is_parse(), h2_error(error)) {
-        (true, _) => malformed(detail),
-        // A word about this very stream, so the connection was not just being closed.
-        (_, Some(h2)) if h2.is_reset() => reset(Origin::New, safety, detail),
-        _ => reset(origin, safety, detail),
-    }
-}
-
-/// REFUSED_STREAM, or a GOAWAY that says the stream was not looked at (RFC 9113 §8.7).
-fn refused_by_server(error: &hyper::Error) -> bool {
-    h2_error(error).is_some_and(|h2| {
-        let graceful =
-            h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR);
-        graceful || h2.reason() == Some(h2::Reason::REFUSED_STREAM)
-    })
-}
-
-/// What HTTP/2 itself says of it.
-fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        if let Some(h2) = cause.downcast_ref() {
-            return Some(h2);
-        }
-        source = cause.source();
-    }
-    None
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let next = cause.to_string();
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        source = cause.source();
-    }
-    text
-}
-
-fn http2_message(attempt: Attempt<'_>, port: u16) -> Result<hyper::Request<RequestBody>, Failure> {
-    let Attempt {
-        request,
-        body,
-        wire,
-        http2_beyond,
-    } = attempt;
-    let mut message = hyper::Request::new(body);
-    // Both are tokens of the same alphabet.
-    *message.method_mut() =
-        Method::from_bytes(request.method.as_str().as_bytes()).unwrap_or_default();
-    *message.version_mut() = http::Version::HTTP_2;
-    *message.uri_mut() = uri(&request.authority, &request.target)?;
-    *message.headers_mut() = http2::to_header_map(&request.fields);
-    let fields = message.headers_mut();
-    if request.version == Version::Http2 && request.is_grpc() {
-        fields.insert(http::header::TE, HeaderValue::from_static("trailers"));
-    }
-    if wire == Wire::Mesh {
-        let protocol = if http2_beyond { "h2" } else { "h1" };
-        if let Ok(value) = HeaderValue::from_str(&format!("{port}; {protocol}")) {
-            fields.insert(DESTINATION, value);
-        }
-    }
-    Ok(message)
-}
-
-/// The target as HTTP/2 wants it. HTTP/1 lets characters pass that are none of a URI's (RFC 3986 §2).
-fn uri(authority: &str, target: &str) -> Result<Uri, Failure> {
-    let authority = if authority.is_empty() {
-        "localhost"
-    } else {
-        authority
+        Failure::upstream(Step::Exchange, Reason::UpstreamReset, retry, detail)
     };
-    Uri::builder()
-        .scheme("http")
-        .authority(authority)
-        .path_and_query(target)
-        .build()
-        .map_err(|error| Failure::downstream(Reason::BadRequest, error.to_string()))
+    let (end, unsent) = match broken {
+        http2::Broken::Full => return refused("the endpoint takes no further stream".into()),
+        // The client's side is asked for its own reason.
+        http2::Broken::Body(error) => return reset(Origin::New, safety, error.to_string()),
+        http2::Broken::Ended { end, unsent } => (end, unsent),
+    };
+    let detail = end.to_string();
+    match end {
+        // RFC 9113 §8.7: the stream was not looked at.
+        End::Unseen | End::Reset(Code::REFUSED_STREAM) => refused(detail),
+        _ if unsent => refused(detail),
+        End::Malformed(_) => malformed(detail),
+        // A word about this very stream, so the connection was not just being closed.
+        End::Reset(_) => reset(Origin::New, safety, detail),
+        End::Lost(_) => reset(origin, safety, detail),
+    }
 }
 
 impl Held {
@@ -294,50 +253,41 @@ impl Held {
 
 /// A stream within an HTTP/2 connection to the proxy beside the endpoint, which connects it to the application's port
 /// (CONNECT, RFC 9113 §8.5).
-pub(crate) async fn tunnel(
-    dialer: Dialer<'_>,
-    inside: Inside,
-) -> Result<(Io, StreamPlace), Failure> {
-    let (mut sender, place, origin) = dialer.http2(Wire::Mesh).await?;
+pub(crate) async fn tunnel(dialer: Dialer<'_>, inside: Inside) -> Result<Io, Failure> {
+    let (client, origin) = dialer.http2(Wire::Mesh).await?;
     let address = dialer.picked.endpoint.address();
-    let mut message = hyper::Request::new(RequestBody::Empty);
-    *message.method_mut() = Method::CONNECT;
-    *message.version_mut() = http::Version::HTTP_2;
-    *message.uri_mut() = Uri::builder()
-        .authority(address.to_string())
-        .build()
-        .unwrap_or_default();
-    if inside == Inside::Http1
-        && let Ok(value) = HeaderValue::from_str(&format!("{}; h1", address.port()))
-    {
-        message.headers_mut().insert(DESTINATION, value);
+    let line = RequestLine {
+        method: &Method::Connect,
+        scheme: Scheme::Http,
+        authority: &address.to_string(),
+        path: "",
+        protocol: None,
+    };
+    let destination = format!("{}; h1", address.port());
+    let more = [(Known::MeshgateDest, destination.as_bytes())];
+    let asked = http2::Asked {
+        line,
+        fields: &Fields::default(),
+        more: match inside {
+            Inside::Bytes => &[],
+            Inside::Http1 => &more,
+        },
+        interims: &Interims::Nowhere,
+    };
+    let opened = client.tunnel(asked).await;
+    match opened.map_err(|broken| broken_http2(broken, origin, Safety::Unknown))? {
+        (_, Some(tunnel)) => Ok(tunnel.into()),
+        (head, None) => Err(untunnelled(address, &head)),
     }
-    let response = sender
-        .send_request(message)
-        .await
-        .map_err(|error| broken(&error, false, origin, Safety::Unknown))?;
-    if response.status() != StatusCode::OK {
-        let why = response
-            .headers()
-            .get("meshgate-reason")
-            .and_then(|reason| reason.to_str().ok())
-            .unwrap_or("no reason given");
-        let detail = format!(
-            "{address}: the other proxy answered {}: {why}",
-            response.status()
-        );
-        let retry = (FailureKind::Refused, Safety::Unprocessed);
-        return Err(Failure::upstream(
-            Step::Connect,
-            Reason::UpstreamConnect,
-            retry,
-            detail,
-        ));
-    }
-    let upgraded = hyper::upgrade::on(response)
-        .await
-        .map_err(|error| broken(&error, false, origin, Safety::Unknown))?;
-    Ok((Io::tunnel(upgraded), place))
+}
+
+fn untunnelled(address: SocketAddr, head: &ResponseHead) -> Failure {
+    let reason = head.fields.get(Known::MeshgateReason);
+    let reason = reason.and_then(|reason| std::str::from_utf8(reason).ok());
+    let why = reason.unwrap_or("no reason given");
+    let detail = format!("{address}: the other proxy answered {}: {why}", head.status);
+    let retry = (FailureKind::Refused, Safety::Unprocessed);
+    Failure::upstream(Step::Connect, Reason::UpstreamConnect, retry, detail)
 }
 
 /// What a tunnel carries.

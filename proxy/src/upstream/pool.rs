@@ -1,17 +1,15 @@
 //! The connections to one endpoint. They belong to it: when it goes, they go.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use hyper::client::conn::http2;
 use meshgate_routing::Time;
 use tokio::sync::Semaphore;
 
 use super::Wire;
-use crate::body::RequestBody;
 use crate::clock;
 use crate::http1::Client;
+use crate::http2;
 use crate::service::EndpointLive;
 use crate::worker::Tasks;
 
@@ -19,14 +17,14 @@ use crate::worker::Tasks;
 /// rarely meet a connection that its server is just closing.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 /// Streams of one HTTP/2 connection; more open another. The usual limit of servers.
-const STREAMS_MAX: u32 = 100;
+pub(super) const STREAMS_MAX: usize = 100;
 
 /// All connections to an endpoint that can take a request.
 #[derive(Debug)]
 pub(crate) struct Pool {
     inner: Mutex<Inner>,
     /// One HTTP/2 connection is made at a time; the others wait for it and share it.
-    pub(super) making: Semaphore,
+    pub(super) making: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -48,28 +46,17 @@ struct Idle {
 /// An HTTP/2 connection.
 #[derive(Debug)]
 struct Shared {
-    sender: http2::SendRequest<RequestBody>,
-    streams: Arc<AtomicU32>,
+    client: http2::Client,
     used: Time,
     wire: Wire,
     worker: usize,
-}
-
-/// A stream's place in an HTTP/2 connection.
-#[derive(Debug)]
-pub(crate) struct StreamPlace(Arc<AtomicU32>);
-
-impl Drop for StreamPlace {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 impl Default for Pool {
     fn default() -> Self {
         Self {
             inner: Mutex::default(),
-            making: Semaphore::new(1),
+            making: Arc::new(Semaphore::new(1)),
         }
     }
 }
@@ -103,6 +90,24 @@ impl Pool {
         None
     }
 
+    /// Closes the HTTP/1 connection that waits for longest, whoever made it; false when none waits.
+    pub(super) fn give_up_idle(&self) -> bool {
+        let mut inner = self.lock();
+        let longest = inner
+            .idle
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, idle)| idle.since);
+        let Some((position, _)) = longest else {
+            return false;
+        };
+        let idle = inner.idle.swap_remove(position);
+        drop(inner);
+        // Outside the lock: its place in the service's limits wakes others.
+        drop(idle);
+        true
+    }
+
     /// Keeps an HTTP/1 connection whose exchange is complete.
     pub(super) fn keep(
         &self,
@@ -123,47 +128,45 @@ impl Pool {
         Self::reap_later(&mut inner, owner, tasks);
     }
 
-    /// A place in an HTTP/2 connection that this worker made.
-    pub(super) fn share(
-        &self,
-        wire: Wire,
-        worker: usize,
-    ) -> Option<(http2::SendRequest<RequestBody>, StreamPlace)> {
+    /// An HTTP/2 connection that this worker made and that has room for a stream.
+    pub(super) fn share(&self, wire: Wire, worker: usize) -> Option<http2::Client> {
         let mut inner = self.lock();
-        inner.shared.retain(|shared| !shared.sender.is_closed());
-        let shared = inner
+        let mut shared = inner
             .shared
             .iter_mut()
-            .filter(|shared| shared.wire == wire && shared.worker == worker)
-            .find(|shared| shared.streams.load(Ordering::Acquire) < STREAMS_MAX)?;
+            .filter(|shared| shared.wire == wire && shared.worker == worker);
+        let shared = shared.find(|shared| shared.client.has_room(STREAMS_MAX))?;
         shared.used = clock::now();
-        shared.streams.fetch_add(1, Ordering::AcqRel);
-        let place = StreamPlace(shared.streams.clone());
-        Some((shared.sender.clone(), place))
+        Some(shared.client.clone())
     }
 
-    /// Makes a new HTTP/2 connection known and takes the first place in it.
+    /// Makes a new HTTP/2 connection known.
     pub(super) fn add_shared(
         &self,
-        sender: http2::SendRequest<RequestBody>,
+        client: http2::Client,
         wire: Wire,
         worker: usize,
         owner: Weak<EndpointLive>,
         tasks: &Tasks,
-    ) -> (http2::SendRequest<RequestBody>, StreamPlace) {
-        let streams = Arc::new(AtomicU32::new(1));
+    ) {
         let mut inner = self.lock();
-        if !inner.closed {
-            inner.shared.push(Shared {
-                sender: sender.clone(),
-                streams: streams.clone(),
-                used: clock::now(),
-                wire,
-                worker,
-            });
-            Self::reap_later(&mut inner, owner, tasks);
+        if inner.closed {
+            return;
         }
-        (sender, StreamPlace(streams))
+        let (used_up, left) = std::mem::take(&mut inner.shared)
+            .into_iter()
+            .partition(|shared| shared.client.is_used_up());
+        inner.shared = left;
+        inner.shared.push(Shared {
+            client,
+            used: clock::now(),
+            wire,
+            worker,
+        });
+        Self::reap_later(&mut inner, owner, tasks);
+        drop(inner);
+        // Outside the lock: dropping wakes their tasks.
+        drop::<Vec<Shared>>(used_up);
     }
 
     /// One reaper for each pool that holds connections; it ends with the last of them.
@@ -195,8 +198,8 @@ impl Pool {
         let shared: Vec<_> = inner
             .shared
             .extract_if(.., |shared| {
-                let unused = shared.streams.load(Ordering::Acquire) == 0 && old(shared.used);
-                shared.sender.is_closed() || unused
+                let unused = shared.client.is_idle() && old(shared.used);
+                shared.client.is_used_up() || unused
             })
             .collect();
         let left = !inner.idle.is_empty() || !inner.shared.is_empty();

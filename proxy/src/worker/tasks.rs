@@ -97,19 +97,6 @@ impl Drop for Listed {
     }
 }
 
-/// How the HTTP library starts the tasks of a connection.
-impl<F> hyper::rt::Executor<F> for Tasks
-where
-    F: Future + Send + 'static,
-    F::Output: Send,
-{
-    fn execute(&self, task: F) {
-        self.spawn(async move {
-            task.await;
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::pending;

@@ -5,7 +5,9 @@ use http::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::kit::{Act, Origin, Proxy, field, message_length, ok, raw, soon, status_of};
+use crate::kit::{
+    Act, Origin, Proxy, field, final_answer, message_length, ok, raw, soon, status_of,
+};
 use crate::ways::{Way, ask_http2, http2_service, serve_http2};
 
 /// What the client gets.
@@ -90,8 +92,9 @@ fn request(method: &str) -> String {
 
 async fn gets_http1(way: &Way, method: &str) -> Gets {
     let answer = raw(way.address, &request(method)).await;
+    let answer = final_answer(&answer);
     let head = answer.find("\r\n\r\n").map(|end| end + 4);
-    let whole = match (method, status_of(&answer)) {
+    let whole = match (method, status_of(answer)) {
         (_, 502) => return Refused,
         ("HEAD", _) | (_, 204 | 304) => head,
         _ => message_length(answer.as_bytes()),

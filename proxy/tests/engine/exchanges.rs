@@ -698,7 +698,8 @@ async fn what_http2_cannot_say_is_refused() {
         let answer = raw(way.address, &get("/admin?q=<b>")).await;
         let seen = way.seen();
         match status_of(&answer) {
-            400 => assert_eq!(seen, [""; 0], "{}", way.name),
+            // The origin is as strict as it likes.
+            400 | 502 => assert_eq!(seen, [""; 0], "{}", way.name),
             _ => assert!(
                 seen[0].starts_with("GET /admin?q=<b> "),
                 "{}: {seen:?}",
@@ -751,7 +752,6 @@ async fn requests_by_http2_are_judged_alike() {
     for (refused, status) in [
         (many, 431),
         (long, 431),
-        (request().header("host", "b.test"), 400),
         (request().uri("http://a.test/%00"), 400),
     ] {
         let answer = ask(refused.body(()).unwrap(), &[]).await.unwrap();
@@ -763,6 +763,7 @@ async fn requests_by_http2_are_judged_alike() {
         request().header("transfer-encoding", "chunked"),
         request().header("connection", "x"),
         request().header("te", "gzip"),
+        request().header("host", "b.test"),
     ] {
         let broken = broken.body(()).unwrap();
         let context = format!("{broken:?}");

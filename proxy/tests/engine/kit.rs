@@ -309,6 +309,17 @@ pub(crate) async fn until(mut holds: impl FnMut() -> bool) {
 }
 
 /// The status of an answer.
+/// Without the answers before it.
+pub(crate) fn final_answer(mut answer: &str) -> &str {
+    while let Some((_, rest)) = answer
+        .split_once("\r\n\r\n")
+        .filter(|_| status_of(answer) < 200)
+    {
+        answer = rest;
+    }
+    answer
+}
+
 pub(crate) fn status_of(answer: &str) -> u16 {
     answer
         .split(' ')

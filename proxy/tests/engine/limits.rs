@@ -9,6 +9,7 @@ use meshgate_routing::permit::lease::Grant;
 use meshgate_routing::permit::limit::{LimitMatch, OnFailure, Scope};
 use meshgate_routing::permit::owner::{QuotaOwner, QuotaTerms};
 use meshgate_routing::permit::{Limit, Rate};
+use meshgate_routing::upstream::pick::Algorithm;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -210,4 +211,24 @@ async fn who_waits_for_a_connection_gets_the_next_that_is_free() {
         assert_eq!(status.unwrap(), 200);
     }
     assert_eq!(origin.connections(), 1);
+}
+
+/// What is kept for a next request must not stand in the way of one.
+#[tokio::test]
+async fn connections_that_nobody_uses_make_room() {
+    let origins = [Origin::start(ok("")).await, Origin::start(ok("")).await];
+    let policy = Policy {
+        limits: Limits {
+            connections: 1,
+            ..Policy::default().limits
+        },
+        algorithm: Algorithm::RoundRobin,
+        ..Policy::default()
+    };
+    let proxy = Proxy::edge(service(&[&origins[0], &origins[1]], policy));
+    for _ in 0..6 {
+        let answer = proxy.get("/").await;
+        assert_eq!(status_of(&answer), 200, "{answer}");
+    }
+    assert!(origins.iter().all(|origin| origin.seen().len() == 3));
 }

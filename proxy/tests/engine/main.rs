@@ -12,7 +12,19 @@ mod edge;
 #[cfg(test)]
 mod exchanges;
 #[cfg(test)]
+mod frames;
+#[cfg(test)]
 mod http2;
+#[cfg(test)]
+mod http2_bodies;
+#[cfg(test)]
+mod http2_floods;
+#[cfg(test)]
+mod http2_frames;
+#[cfg(test)]
+mod http2_origin;
+#[cfg(test)]
+mod interims;
 #[cfg(test)]
 mod kit;
 #[cfg(test)]

@@ -91,7 +91,7 @@ async fn a_per_try_timeout_holds_and_another_endpoint_answers() {
         Origin::start(ok("fast")).await,
     );
     let policy = Policy {
-        per_try_timeout: Some(Duration::from_millis(50)),
+        per_try_timeout: Some(Duration::from_millis(300)),
         retries: retrying(&["PerTryTimeout"]),
         ..Policy::default()
     };

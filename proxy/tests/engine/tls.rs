@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::frames::{PREFACE, Peer, get as ask, settings, window};
 use crate::kit::{Origin, Proxy, everything_to, field, get, ok, say, service, status_of};
 
 struct Issued {
@@ -210,4 +211,24 @@ async fn a_proxy_tells_the_client_before_the_handshake() {
         }
     }
     assert_eq!(origin.seen().len(), 1);
+}
+
+/// TLS takes bytes before they are sent: the last of them must not stay there.
+#[tokio::test]
+async fn a_client_that_reads_late_gets_all_by_http2() {
+    let body = "x".repeat(16 << 20);
+    let origin = Origin::start(ok(&body)).await;
+    let issued = issue(&["a.test"]);
+    let proxy = start(&origin, &[("a.test", &issued)]).await;
+    for late in [0, 50, 300] {
+        let stream = connect(&proxy, &[&issued], "a.test", &["h2"])
+            .await
+            .unwrap();
+        let mut client = Peer::new(stream, false);
+        let wide = [settings(&[(4, 0x7fff_ffff)]), window(0, 0x7f00_0000)].concat();
+        client.say(&[PREFACE, &wide[..], &ask(1)].concat()).await;
+        tokio::time::sleep(std::time::Duration::from_millis(late)).await;
+        let (status, got) = client.answer(1).await;
+        assert_eq!((status, got.len()), (200, body.len()));
+    }
 }

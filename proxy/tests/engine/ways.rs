@@ -31,6 +31,15 @@ enum Application {
     Http2(Http2Origin),
 }
 
+impl Application {
+    fn address(&self) -> SocketAddr {
+        match self {
+            Self::Http1(origin) => origin.address,
+            Self::Http2(origin) => origin.address,
+        }
+    }
+}
+
 impl Way {
     /// All of them.
     pub(crate) async fn all() -> Vec<Self> {
@@ -43,9 +52,21 @@ impl Way {
     pub(crate) async fn to_http1(act: Act) -> Vec<Self> {
         vec![
             Self::edge(act.clone()).await,
-            Self::outbound(act.clone()).await,
-            Self::inbound(act.clone()).await,
-            Self::mesh(act).await,
+            Self::outbound(Application::Http1(Origin::start(act.clone()).await)),
+            Self::inbound(Application::Http1(Origin::start(act.clone()).await)),
+            Self::mesh(Application::Http1(Origin::start(act).await)),
+        ]
+    }
+
+    /// Those of clients that speak HTTP/2: a sidecar speaks with the application as the client does with it.
+    pub(crate) async fn of_http2_clients() -> Vec<Self> {
+        let application = || async { Application::Http2(Http2Origin::start().await) };
+        vec![
+            Self::edge(ok("secret")).await,
+            Self::edge_to_http2().await,
+            Self::outbound(application().await),
+            Self::inbound(application().await),
+            Self::mesh(application().await),
         ]
     }
 
@@ -62,42 +83,40 @@ impl Way {
     }
 
     /// From an application to one that has no sidecar.
-    async fn outbound(act: Act) -> Self {
-        let origin = Origin::start(act).await;
-        let kind = ListenerKind::Outbound(OriginalDestination::Fixed(origin.address));
+    fn outbound(application: Application) -> Self {
+        let address = application.address();
+        let kind = ListenerKind::Outbound(OriginalDestination::Fixed(address));
         let proxy = Proxy::start(EngineOptions::default(), [(kind, ListenerLimits::mesh())]);
         let service = ServiceSpec {
             name: "shop/web:80".into(),
             protocol: Protocol::Auto,
-            addresses: vec![origin.address],
-            endpoints: vec![endpoint(origin.address, "pod")],
+            addresses: vec![address],
+            endpoints: vec![endpoint(address, "pod")],
             policy: Policy::default(),
         };
         proxy.engine.swap(Snapshot {
             services: Services::new([Arc::new(Service::new(service, None))], true),
             ..Snapshot::default()
         });
-        Self::new("outbound", Application::Http1(origin), vec![proxy])
+        Self::new("outbound", application, vec![proxy])
     }
 
     /// From a client without a sidecar.
-    async fn inbound(act: Act) -> Self {
-        let origin = Origin::start(act).await;
-        let kind = ListenerKind::InboundPlain(OriginalDestination::Fixed(origin.address));
+    fn inbound(application: Application) -> Self {
+        let address = application.address();
+        let kind = ListenerKind::InboundPlain(OriginalDestination::Fixed(address));
         let options = EngineOptions {
-            application_address: Some(origin.address.ip()),
+            application_address: Some(address.ip()),
             ..EngineOptions::default()
         };
         let proxy = Proxy::start(options, [(kind, ListenerLimits::mesh())]);
         proxy.engine.swap(Snapshot::default());
-        Self::new("inbound", Application::Http1(origin), vec![proxy])
+        Self::new("inbound", application, vec![proxy])
     }
 
     /// Through two sidecars, which speak HTTP/2 with each other.
-    async fn mesh(act: Act) -> Self {
-        let origin = Origin::start(act).await;
-        let pair = Pair::start(&Mesh::new(), origin.address, "web", strict());
-        let application = Application::Http1(origin);
+    fn mesh(application: Application) -> Self {
+        let pair = Pair::start(&Mesh::new(), application.address(), "web", strict());
         Self::new("mesh", application, vec![pair.client, pair.server])
     }
 

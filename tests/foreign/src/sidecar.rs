@@ -54,20 +54,13 @@ impl Sidecar {
             ListenerKind::InboundPlain(OriginalDestination::Fixed(application)),
             ListenerKind::InboundMtls,
         ];
-        let listeners = kinds.map(listener).into_iter();
-        let listeners = listeners.collect::<std::io::Result<Vec<_>>>()?;
-        let addresses = listeners
-            .iter()
-            .map(|listener| listener.socket.local_addr());
-        let addresses = addresses.collect::<std::io::Result<Vec<_>>>()?;
-        let [outbound, inbound, mtls] = addresses[..] else {
-            anyhow::bail!("three listeners have three addresses");
-        };
+        let [outbound, inbound, mtls] = kinds.map(|kind| open(&engine, kind));
+        let (outbound, inbound, mtls) = (outbound?, inbound?, mtls?);
         let (entrance, tunnel) = tunnel(mtls, mesh.tls("client")?).await?;
         let shutdown = CancellationToken::new();
         let running = {
             let (engine, shutdown) = (engine.clone(), shutdown.clone());
-            tokio::spawn(async move { engine.run(listeners, shutdown).await })
+            tokio::spawn(async move { engine.run(shutdown).await })
         };
         Ok(Self {
             outbound,
@@ -80,12 +73,18 @@ impl Sidecar {
     }
 }
 
-fn listener(kind: ListenerKind) -> std::io::Result<Listener> {
-    Ok(Listener {
-        socket: std::net::TcpListener::bind("127.0.0.1:0")?,
+/// On a free port.
+fn open(engine: &Engine, kind: ListenerKind) -> anyhow::Result<SocketAddr> {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = socket.local_addr()?;
+    engine.open(Listener {
+        name: kind.name().into(),
+        sockets: vec![socket],
         kind,
         limits: ListenerLimits::mesh(),
-    })
+        proxies: Vec::new(),
+    })?;
+    Ok(address)
 }
 
 fn service(application: SocketAddr) -> Service {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::octets;
+
 /// Declares the names and the tables over them in one place.
 macro_rules! known {
     ($($variant:ident = $text:literal,)*) => {
@@ -131,8 +133,7 @@ impl Known {
     #[inline]
     pub fn find(name: &[u8]) -> Option<Self> {
         let known = (*SLOTS.get(slot(name)?)?)?;
-        name.eq_ignore_ascii_case(known.as_str().as_bytes())
-            .then_some(known)
+        octets::is_lower_of(known.as_str().as_bytes(), name).then_some(known)
     }
 
     /// Whether the value is a secret, which no log may show.

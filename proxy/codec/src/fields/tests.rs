@@ -69,6 +69,26 @@ fn fields_keep_their_order_and_case() {
         },
         "via=x|a=2",
     );
+    check(
+        "a=1|via=2",
+        |f| f.append_all(&fields("host=3|B=4|via=5")).unwrap(),
+        "a=1|via=2|host=3|B=4|via=5",
+    );
+    check(
+        "a=1",
+        |f| {
+            let write = |value: &mut Value<'_>| {
+                _ = value
+                    .octet(0)
+                    .mark('-')
+                    .octet(0xaf)
+                    .mark('\u{e4}')
+                    .mark(' ')
+            };
+            f.set_with("b", write).unwrap();
+        },
+        "a=1|b=00-af\u{e4}",
+    );
     check("a=1|b=2", |f| f.retain(|field| field.value != b"1"), "b=2");
     check(
         "te=1|via=2|a=3",

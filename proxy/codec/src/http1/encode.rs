@@ -100,7 +100,7 @@ pub fn encode_request(
 fn judge_line(line: RequestLine<'_>) -> Result<(), Unsayable> {
     let target = line.target.as_bytes();
     let fits = match (line.method, target) {
-        (Method::Connect, _) => Authority::parse(target).is_ok(),
+        (Method::Connect, _) => Authority::is_valid(target),
         (Method::Options, b"*") => true,
         _ => target.first() == Some(&b'/') && octets::is_target(target),
     };
@@ -108,7 +108,7 @@ fn judge_line(line: RequestLine<'_>) -> Result<(), Unsayable> {
         return Err(Unsayable::Target);
     }
     let authority = line.authority.as_bytes();
-    if !authority.is_empty() && Authority::parse(authority).is_err() {
+    if !authority.is_empty() && !Authority::is_valid(authority) {
         return Err(Unsayable::Authority);
     }
     Ok(())

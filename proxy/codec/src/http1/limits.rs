@@ -48,6 +48,9 @@ pub enum BadHead {
     /// The first line has not three words with one space between them.
     #[error("the first line is malformed")]
     FirstLine,
+    /// Three words or more, and the last does not even begin like a version.
+    #[error("the first line is of another protocol")]
+    OtherProtocol,
     /// One is tolerated before a request (RFC 9112 §2.2).
     #[error("empty lines instead of a request")]
     EmptyLines,

@@ -1,7 +1,7 @@
 //! Lines of a head or of trailers: found, judged and taken over one by one.
 
 use super::limits::{BadHead, HeadLimits, Parsed};
-use crate::fields::{FieldLine, Fields, Intake};
+use crate::fields::{FieldLine, Fields, Intake, Known};
 use crate::octets;
 
 /// Where reading stands in a head of which ever more comes in.
@@ -79,20 +79,37 @@ const END: &[u8] = b"\r\n";
 /// Judges one field line without its end (RFC 9112 §5).
 #[inline]
 pub(super) fn field(line: &[u8]) -> Result<FieldLine<'_>, BadHead> {
-    let (name, rest) = line
-        .split_at_checked(octets::token_length(line))
-        .ok_or(BadHead::FieldName)?;
-    let rest = match rest {
-        [b':', rest @ ..] if !name.is_empty() => rest,
-        [b' ' | b'\t', ..] if name.is_empty() => return Err(BadHead::Folded),
-        [b' ' | b'\t', ..] => return Err(BadHead::SpaceBeforeColon),
-        _ => return Err(BadHead::FieldName),
-    };
+    let colon = octets::colon(line).unwrap_or(line.len());
+    let (name, rest) = line.split_at_checked(colon).unwrap_or_default();
+    let known = Known::find(name);
+    // A known name is a token.
+    if rest.is_empty() || known.is_none() && !octets::is_token(name) {
+        return Err(what_is_wrong(line));
+    }
+    let rest = rest.get(1..).unwrap_or_default();
     let value = octets::trim(rest);
     if !octets::is_value(value) {
         return Err(BadHead::FieldValue);
     }
     // The value begins with no space, so one byte more with a space in front is that space.
     let exact = rest.len() == value.len() + 1 && rest.first() == Some(&b' ');
-    Ok(FieldLine { name, value, exact })
+    Ok(FieldLine {
+        name,
+        known,
+        value,
+        exact,
+    })
+}
+
+/// Why a line has no name.
+#[cold]
+fn what_is_wrong(line: &[u8]) -> BadHead {
+    let (name, rest) = line
+        .split_at_checked(octets::token_length(line))
+        .unwrap_or_default();
+    match rest {
+        [b' ' | b'\t', ..] if name.is_empty() => BadHead::Folded,
+        [b' ' | b'\t', ..] => BadHead::SpaceBeforeColon,
+        _ => BadHead::FieldName,
+    }
 }

@@ -97,7 +97,9 @@ fn request_line(line: &[u8], limits: &HeadLimits, head: &mut RequestHead) -> Res
         .ok_or(BadHead::FirstLine)?;
     let rest = rest.strip_prefix(b" ").ok_or(BadHead::Method)?;
     head.method = Method::parse(method).ok_or(BadHead::Method)?;
-    let (target, version) = rest.split_last_chunk::<9>().ok_or(BadHead::FirstLine)?;
+    let (target, version) = rest
+        .split_last_chunk::<9>()
+        .ok_or_else(|| no_version(line))?;
     head.version = match version {
         b" HTTP/1.1" => Version::Http11,
         b" HTTP/1.0" => Version::Http10,
@@ -114,13 +116,27 @@ fn request_line(line: &[u8], limits: &HeadLimits, head: &mut RequestHead) -> Res
         ] => {
             return Err(BadHead::Version);
         }
-        _ => return Err(BadHead::FirstLine),
+        _ => return Err(no_version(line)),
     };
     if target.len() > limits.target_bytes_max {
         return Err(BadHead::TargetTooLong);
     }
     head.target.read(&head.method, target)?;
     Ok(())
+}
+
+/// What a line is that does not end with a version.
+#[cold]
+fn no_version(line: &[u8]) -> BadHead {
+    let words = line.split(|byte| *byte == b' ');
+    let last = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    let is_like_one = last
+        .get(..5)
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"HTTP/"));
+    match words.count() < 3 || last.is_empty() || is_like_one {
+        true => BadHead::FirstLine,
+        false => BadHead::OtherProtocol,
+    }
 }
 
 #[cfg(test)]

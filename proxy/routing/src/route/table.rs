@@ -62,14 +62,14 @@ impl<T> RouteTable<T> {
     pub fn find(&self, host: &str, path: &str) -> Result<&T, NoRoute> {
         let mut buffer = [0; HOST_MAX_BYTES];
         let host = lower(host.trim_end_matches('.'), &mut buffer);
-        let candidates = [
-            host.and_then(|host| self.exact.get(host)),
-            host.and_then(wildcard_suffix)
-                .and_then(|suffix| self.wildcard.get(suffix)),
-            self.any.as_ref(),
-        ];
+        // Each is asked only when the one before had nothing.
+        let wildcard = || self.wildcard.get(wildcard_suffix(host?)?);
+        let exact = host.and_then(|host| self.exact.get(host)).into_iter();
+        let candidates = exact
+            .chain(std::iter::once_with(wildcard).flatten())
+            .chain(&self.any);
         let mut missing = NoRoute::Host;
-        for rules in candidates.into_iter().flatten() {
+        for rules in candidates {
             match rules.find(path) {
                 Some(value) => return Ok(value),
                 None => missing = NoRoute::Path,

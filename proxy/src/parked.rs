@@ -4,28 +4,28 @@ use std::task::{Context, Waker};
 
 /// At most one waiting task. It is woken as well when what it waits for can never come.
 #[derive(Debug, Default)]
-pub(super) struct Parked(Option<Waker>);
+pub(crate) struct Parked(Option<Waker>);
 
 impl Parked {
-    pub(super) fn park(&mut self, cx: &Context<'_>) {
+    pub(crate) fn park(&mut self, cx: &Context<'_>) {
         match &mut self.0 {
             Some(waker) => waker.clone_from(cx.waker()),
             None => self.0 = Some(cx.waker().clone()),
         }
     }
 
-    pub(super) fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         self.0 = None;
     }
 
-    pub(super) fn wake(&mut self) {
+    pub(crate) fn wake(&mut self) {
         if let Some(waker) = self.0.take() {
             waker.wake();
         }
     }
 
     /// Wakes it, unless it is the task that runs.
-    pub(super) fn wake_other(&mut self, cx: &Context<'_>) {
+    pub(crate) fn wake_other(&mut self, cx: &Context<'_>) {
         if let Some(waker) = self.0.take_if(|waker| !waker.will_wake(cx.waker())) {
             waker.wake();
         }

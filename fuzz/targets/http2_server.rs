@@ -1,0 +1,4 @@
+//! See `meshgate_claims::http2_server`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| meshgate_claims::http2_server(input));

@@ -1,0 +1,409 @@
+//! The client's side of HTTP/2: requests to one endpoint, many at a time, and their answers.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use meshgate_codec::http2::{Code, Config, RequestLine, Role, StreamId};
+use meshgate_codec::{Fields, Known, ResponseHead};
+
+use super::link::{Link, State};
+use super::outbound::{Outbound, Unsent};
+use super::slot::{End, Slot};
+use super::tunnel::Tunnel;
+use crate::body::{BodyError, Frame, RequestBody};
+use crate::deadline::{Deadline, Wait};
+use crate::interims::Interims;
+use crate::io::Io;
+use crate::patience::Patience;
+
+/// An endpoint that lets us wait is asked for a sign of life, and given up if it gives none.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+const PONG_MAX: Duration = Duration::from_secs(10);
+
+/// A connection to an endpoint, shared by those who ask. It closes when nobody has it any more.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    link: Link,
+    owner: Arc<Owner>,
+}
+
+/// Wakes the task that moves the bytes when the last owner goes.
+#[derive(Debug)]
+struct Owner(Link);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.lock().driver.wake();
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// The connection takes no further request.
+    Full,
+    /// The stream ended, and whether all of the request stayed here.
+    Ended { end: End, unsent: bool },
+    /// The request's body ended early.
+    Body(BodyError),
+}
+
+/// An answer's head, and what follows it.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) head: ResponseHead,
+    pub(crate) outcome: Box<Outcome>,
+}
+
+/// What follows the head of an answer: its body, and the rest of the request. The stream is given up when dropped.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    stream: Stream,
+    /// The rest of the request; none when it is sent, or never will be.
+    sending: Option<(Outbound, RequestBody)>,
+    /// Why the rest of the request is not to be had.
+    failed: Option<BodyError>,
+}
+
+/// An open stream.
+#[derive(Debug)]
+struct Stream {
+    link: Link,
+    id: StreamId,
+    /// Keeps the connection.
+    _owner: Arc<Owner>,
+    handed_on: bool,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if !self.handed_on {
+            self.link.close(self.id, Code::CANCEL);
+        }
+    }
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) line: RequestLine<'a>,
+    pub(crate) fields: &'a Fields,
+    /// Between proxies, besides the fields of the application.
+    pub(crate) more: &'a [(Known, &'a [u8])],
+    /// Where answers before the answer go.
+    pub(crate) interims: &'a Interims,
+}
+
+impl Client {
+    /// A new connection, and the task that moves its bytes as long as somebody has it. `turn` is dropped once the
+    /// endpoint has said how many requests it takes.
+    pub(crate) fn start<T: Send>(
+        io: Io,
+        config: Config,
+        turn: T,
+    ) -> (Self, impl Future<Output = ()> + Send + use<T>) {
+        let link = Link::new(Role::Client, config, io, None);
+        let owner = Arc::new(Owner(link.clone()));
+        let driving = drive(link.clone(), Arc::downgrade(&owner), turn);
+        (Self { link, owner }, driving)
+    }
+
+    /// Whether it will never carry a further request.
+    pub(crate) fn is_used_up(&self) -> bool {
+        let state = self.link.lock();
+        state.ended.is_some() || state.protocol.is_used_up()
+    }
+
+    /// Whether it can carry another request now, besides at most `others`. Not before the endpoint has said how many it
+    /// takes.
+    pub(crate) fn has_room(&self, others: usize) -> bool {
+        let state = self.link.lock();
+        let protocol = &state.protocol;
+        let is_open = state.ended.is_none() && protocol.is_greeted() && protocol.can_open();
+        is_open && protocol.open() < others
+    }
+
+    /// Whether nothing is going on.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.link.lock().slots.is_empty()
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    pub(crate) async fn exchange(
+        &self,
+        asked: Asked<'_>,
+        body: RequestBody,
+    ) -> Result<Answer, Broken> {
+        let ends = body.is_ended();
+        let (stream, begins) = self.open(asked, ends)?;
+        let outbound = Outbound::new(self.link.clone(), stream.id, None);
+        let mut sending = (!ends).then_some((outbound, body));
+        let mut patience = Patience::of(asked.interims, !ends);
+        let head = poll_fn(|cx| {
+            while let Some(interim) = stream.take_interim() {
+                if interim.status == 100 {
+                    patience.end();
+                }
+                asked.interims.tell(interim);
+            }
+            let told = patience.poll(cx).is_ready();
+            if let Some((outbound, body)) = sending.as_mut().filter(|_| told) {
+                match outbound.poll(cx, body) {
+                    Poll::Ready(Ok(()) | Err(Unsent::Gone | Unsent::Stalled)) => sending = None,
+                    Poll::Ready(Err(Unsent::Body(error))) => {
+                        return Poll::Ready(Err(Broken::Body(error)));
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            stream.poll_head(cx, begins)
+        });
+        let head = head.await?;
+        if patience.is_waiting() {
+            // A body that nobody asked for is not sent.
+            sending = None;
+        }
+        let failed = None;
+        let outcome = Box::new(Outcome {
+            stream,
+            sending,
+            failed,
+        });
+        Ok(Answer { head, outcome })
+    }
+
+    /// Opens a stream to something else than messages; the answer's head, and the stream if the endpoint agreed.
+    pub(crate) async fn tunnel(
+        &self,
+        asked: Asked<'_>,
+    ) -> Result<(ResponseHead, Option<Tunnel>), Broken> {
+        let (mut stream, begins) = self.open(asked, false)?;
+        let head = poll_fn(|cx| stream.poll_head(cx, begins)).await?;
+        stream.handed_on = (200..300).contains(&head.status);
+        let tunnel = stream
+            .handed_on
+            .then(|| Tunnel::new(self.link.clone(), stream.id, Some(self.clone())));
+        Ok((head, tunnel))
+    }
+
+    fn open(&self, asked: Asked<'_>, ends: bool) -> Result<(Stream, u64), Broken> {
+        let state = &mut *self.link.lock();
+        if state.ended.is_some() {
+            return Err(Broken::Full);
+        }
+        let begins = state.wire.position();
+        let Asked {
+            line, fields, more, ..
+        } = asked;
+        let out = state.wire.front();
+        let id = state
+            .protocol
+            .request(line, fields, more, ends, out)
+            .map_err(|_| Broken::Full)?;
+        state.slots.insert(id, Slot::default());
+        state.driver.wake();
+        let stream = Stream {
+            link: self.link.clone(),
+            id,
+            _owner: self.owner.clone(),
+            handed_on: false,
+        };
+        Ok((stream, begins))
+    }
+}
+
+impl Stream {
+    fn take_interim(&self) -> Option<ResponseHead> {
+        let mut state = self.link.lock();
+        state.slots.get_mut(&self.id)?.interim.pop_front()
+    }
+
+    /// The head of the final answer. The request's head was `begins` bytes behind the connection's beginning.
+    fn poll_head(&self, cx: &mut Context<'_>, begins: u64) -> Poll<Result<ResponseHead, Broken>> {
+        let mut state = self.link.lock();
+        let unsent = state.wire.written() <= begins;
+        let Some(slot) = state.slots.get_mut(&self.id) else {
+            let end = End::Lost("nobody looks after the stream".into());
+            return Poll::Ready(Err(Broken::Ended { end, unsent }));
+        };
+        if let Some(head) = slot.head.take() {
+            return Poll::Ready(Ok(head));
+        }
+        match slot.end.clone() {
+            Some(end) => Poll::Ready(Err(Broken::Ended { end, unsent })),
+            None => {
+                slot.reader.park(cx);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Outcome {
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ask(Slot::is_drained) == Some(true)
+    }
+
+    /// Bytes still to come, if that is known.
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.ask(Slot::length).flatten()
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(&Slot) -> T) -> Option<T> {
+        let state = self.stream.link.lock();
+        state.slots.get(&self.stream.id).map(question)
+    }
+
+    /// The next piece of the answer's body; the rest of the request goes on meanwhile.
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, BodyError>>> {
+        self.move_request(cx);
+        let polled = self.stream.link.poll_frame(self.stream.id, cx);
+        match (polled, &self.failed) {
+            // What the endpoint waits for will never come.
+            (Poll::Pending, Some(failed)) => Poll::Ready(Some(Err(failed.clone()))),
+            (polled, _) => polled,
+        }
+    }
+
+    /// Sends what there is of the rest of the request.
+    pub(crate) fn move_request(&mut self, cx: &mut Context<'_>) {
+        let Some((outbound, body)) = &mut self.sending else {
+            return;
+        };
+        match outbound.poll(cx, body) {
+            Poll::Pending => return,
+            // The answer may come to its end all the same.
+            Poll::Ready(Ok(()) | Err(Unsent::Gone | Unsent::Stalled)) => {}
+            Poll::Ready(Err(Unsent::Body(error))) => self.failed = Some(error),
+        }
+        self.sending = None;
+    }
+}
+
+/// Moves the bytes of a connection until it ends, or nobody has it.
+async fn drive<T>(link: Link, owner: Weak<Owner>, turn: T) {
+    let mut turn = Some(turn);
+    let mut life = Life::default();
+    poll_fn(|cx| {
+        let state = &mut *link.lock();
+        state.driver.park(cx);
+        loop {
+            if owner.strong_count() == 0 && !std::mem::replace(&mut life.leaving, true) {
+                state.protocol.leave(state.wire.front());
+            }
+            if state.poll_drive(cx).is_ready() {
+                // Those who still know the connection only need to know why it ended.
+                state.wire.hang_up();
+                return Poll::Ready(());
+            }
+            if state.protocol.is_greeted() {
+                turn = None;
+            }
+            if life.leaving && state.slots.is_empty() && !state.wire.has_unsent() {
+                state.end("nobody needs it".into());
+            } else {
+                ready!(life.poll(state, cx));
+            }
+        }
+    })
+    .await;
+}
+
+/// How long an endpoint may be silent.
+#[derive(Debug, Default)]
+struct Life {
+    deadline: Deadline,
+    pinged: bool,
+    /// Nobody has the connection any more.
+    leaving: bool,
+}
+
+impl Life {
+    /// Ready when something was done because nothing came for so long.
+    fn poll(&mut self, state: &mut State, cx: &mut Context<'_>) -> Poll<()> {
+        if std::mem::take(&mut state.heard) || state.slots.is_empty() {
+            self.pinged = false;
+            self.deadline.met();
+        }
+        if state.slots.is_empty() {
+            return Poll::Pending;
+        }
+        let (wait, patience) = match self.pinged {
+            true => (Wait::Pong, PONG_MAX),
+            false => (Wait::Silence, SILENCE_MAX),
+        };
+        ready!(self.deadline.poll(cx, wait, patience));
+        self.deadline.met();
+        match std::mem::replace(&mut self.pinged, true) {
+            true => state.end("no sign of life".into()),
+            false => state.protocol.ping(*b"still on", state.wire.front()),
+        }
+        Poll::Ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meshgate_codec::Method;
+    use meshgate_codec::http1::HeadLimits;
+    use meshgate_codec::http2::Scheme;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const CONFIG: Config = Config {
+        streams_max: 0,
+        stream_window: 65_535,
+        connection_window: 65_535,
+        limits: HeadLimits {
+            head_bytes_max: 1024,
+            fields_max: 10,
+            field_bytes_max: 1024,
+            target_bytes_max: 1024,
+        },
+        extended_connect: false,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_gives_no_sign_of_life_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap());
+        let near = near.await.unwrap();
+        let (mut far, _) = listener.accept().await.unwrap();
+        let (client, driving) = Client::start(Io::from(near), CONFIG, ());
+        let driver = tokio::spawn(driving);
+        let asked = Asked {
+            line: RequestLine {
+                method: &Method::Get,
+                scheme: Scheme::Http,
+                authority: "a.test",
+                path: "/",
+                protocol: None,
+            },
+            fields: &Fields::default(),
+            more: &[],
+            interims: &Interims::Nowhere,
+        };
+        let began = Instant::now();
+        let answer = client.exchange(asked, RequestBody::Empty).await;
+        let Err(Broken::Ended { end, unsent }) = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(end.to_string(), "the connection ended: no sign of life");
+        assert!(!unsent);
+        assert!(began.elapsed() >= SILENCE_MAX + PONG_MAX);
+        // The socket is closed, although the connection is still known here.
+        driver.await.unwrap();
+        let mut said = Vec::new();
+        far.read_to_end(&mut said).await.unwrap();
+        assert!(said.windows(8).any(|bytes| bytes == b"still on"));
+        assert!(client.is_used_up() && client.is_idle());
+    }
+}
