@@ -43,6 +43,8 @@ pub(super) struct State {
     pub(super) driver: Parked,
     /// The last ping was answered.
     pub(super) ponged: bool,
+    /// Frames wait to be taken until something is sent.
+    jammed: bool,
     /// Something came since somebody asked.
     pub(super) heard: bool,
     /// Why nothing moves any more.
@@ -76,6 +78,7 @@ impl Link {
             refused: 0,
             driver: Parked::default(),
             ponged: false,
+            jammed: false,
             heard: false,
             ended: None,
         })))
@@ -133,6 +136,7 @@ impl State {
             }
             if self.wire.is_full() {
                 match self.poll_flush(cx) {
+                    Poll::Ready(Ok(())) if self.jammed => continue,
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(why)) => return Poll::Ready(why),
                     // Who does not take what it asked for is not listened to. Not before: the peer may be waiting until
@@ -173,7 +177,12 @@ impl State {
     /// Takes every frame that was read.
     fn take_all(&mut self) -> Result<(), &'static str> {
         let now = clock::now().since(Time::ZERO);
-        while !self.wire.is_jammed() && !self.wire.read.is_empty() {
+        self.jammed = false;
+        while !self.wire.read.is_empty() {
+            if self.wire.is_jammed() {
+                self.jammed = true;
+                break;
+            }
             let (input, out) = self.wire.both();
             match self.protocol.receive(input, now, out) {
                 Ok(Received::Partial) => break,
@@ -292,8 +301,16 @@ impl State {
         request
     }
 
-    pub(super) fn has_next_request(&self) -> bool {
-        !self.requests.is_empty() && !self.wire.is_jammed()
+    /// Whether there is a request to look at, or frames that can be taken now.
+    pub(super) fn has_next(&self) -> bool {
+        let takes = self.jammed && self.ended.is_none();
+        (takes || !self.requests.is_empty()) && !self.wire.is_jammed()
+    }
+
+    /// Nobody knows for how long nothing will happen: what only work needs is given back.
+    pub(super) fn rest(&mut self) {
+        self.protocol.give_back();
+        self.wire.rest();
     }
 
     fn fail(&mut self, stream: StreamId, end: End) {

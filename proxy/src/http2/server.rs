@@ -100,7 +100,7 @@ impl Server {
                 });
             }
             let driven = state.poll_drive(cx);
-            if state.has_next_request() {
+            if state.has_next() {
                 continue;
             }
             let idle = state.slots.is_empty() && !state.wire.has_unsent();
@@ -125,7 +125,7 @@ impl Server {
         {
             state.end(why);
         }
-        state.ended.is_some() || state.has_next_request()
+        state.ended.is_some() || state.has_next()
     }
 
     /// Asks the client to open no more streams, and serves those that are on their way.
@@ -181,7 +181,9 @@ impl Server {
             return Poll::Ready(());
         }
         let (wait, patience) = self.wait(state);
-        self.waits = wait;
+        if std::mem::replace(&mut self.waits, wait) != wait && wait == Wait::Idle {
+            state.rest();
+        }
         ready!(self.deadline.poll(cx, wait, patience));
         self.deadline.met();
         let out = state.wire.front();

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use meshgate_proxy::{EngineOptions, ListenerLimits, Policy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::frames::{
-    DATA, END_HEADERS, GET, HEADERS, Heard, PING, Peer, WHOLE, block, frame, get, post, settings,
-    window,
+    DATA, END_HEADERS, GET, HEADERS, Heard, PING, PREFACE, Peer, WHOLE, block, frame, get, post,
+    settings, window,
 };
 use crate::kit::{
-    Origin, Proxy, endpoint, field, ok, read_message, service, service_of, soon, until,
+    Act, Origin, Proxy, endpoint, field, ok, read_message, service, service_of, soon, until,
 };
 use crate::mesh::{Mesh, Pair, strict};
 
@@ -401,4 +401,38 @@ async fn a_conversation() {
         client.next().await,
         Heard::Trailers(1, "grpc-status=0".into())
     );
+}
+
+/// Answers that are heads alone have no window: their client is not listened to while too much of them waits, and is
+/// afterwards, to the last word that it had said.
+#[tokio::test]
+async fn a_client_that_reads_late_gets_every_head() {
+    let large = "x".repeat(15_000);
+    let answer = format!("HTTP/1.1 200 OK\r\nX-Large: {large}\r\nContent-Length: 0\r\n\r\n");
+    let origin = Origin::start(Act::Say(answer)).await;
+    let limits = ListenerLimits {
+        requests_max: u32::MAX,
+        ..ListenerLimits::default()
+    };
+    let web = service(&[&origin], Policy::default());
+    let proxy = Proxy::edge_with(web, EngineOptions::default(), limits);
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let stream = socket.connect(proxy.address()).await.unwrap();
+    let mut client = Peer::new(stream, false);
+    client.say(&[PREFACE, &settings(&[])].concat()).await;
+    let ask =
+        |first: u32| -> Vec<u8> { (0..48).flat_map(|index| get(first + 2 * index)).collect() };
+    client.say(&ask(1)).await;
+    until(|| origin.seen().len() == 48).await;
+    // A megabyte of heads waits for a client with room for a few.
+    client.say(&ask(97)).await;
+    for answered in 0..96 {
+        let heard = client.next().await;
+        assert!(
+            matches!(heard, Heard::Head(_, 200, _, true)),
+            "after {answered}: {heard:?}"
+        );
+    }
+    assert_eq!(origin.seen().len(), 96);
 }

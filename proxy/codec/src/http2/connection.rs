@@ -267,6 +267,13 @@ impl Connection {
         self.streams.len()
     }
 
+    /// Gives back the memory that only work needs, when the connection falls idle.
+    pub fn give_back(&mut self) {
+        self.decoder.give_back();
+        self.encoder.give_back();
+        self.streams.shrink_to_fit();
+    }
+
     /// Whether the peer takes extended CONNECT (RFC 8441).
     pub fn takes_extended_connect(&self) -> bool {
         self.peer.extended_connect
