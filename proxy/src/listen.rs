@@ -16,7 +16,7 @@ pub struct Listener {
     /// What its owner calls it, among those of one engine.
     pub name: Arc<str>,
     /// Bound and listening; the engine makes them non-blocking, and closes them when it stops accepting. One is shared by
-    /// all workers; of several (see [`bind`]) all are attended, however many workers there are.
+    /// all workers; of several (see [`bind()`]) all are attended, however many workers there are.
     pub sockets: Vec<TcpListener>,
     /// What its connections mean.
     pub kind: ListenerKind,

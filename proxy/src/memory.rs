@@ -7,7 +7,7 @@
 //! An allocator keeps what was freed for a while, and looks again only when it is used, which a proxy that refuses hardly
 //! does: so before it refuses, it has the free memory given back.
 //!
-//! What counts is read from the kernel, when something new comes and not more often than [`FRESH_NS`]: no accounting on
+//! What counts is read from the kernel, when something new comes and not more often than `FRESH_NS`: no accounting on
 //! anyone's path, no part of the process forgotten, nothing to do while nobody comes.
 
 use std::fs::File;
