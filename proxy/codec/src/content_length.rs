@@ -14,6 +14,13 @@ pub(crate) enum BadLength {
 /// Nineteen digits never overflow 64 bits, and are enough for anybody.
 const DIGITS_MAX: usize = 19;
 
+impl Fields {
+    /// What `Content-Length` says, if it says one number.
+    pub fn content_length(&self) -> Option<u64> {
+        content_length(self).ok().flatten()
+    }
+}
+
 /// The one that there is: digits and nothing else.
 pub(crate) fn content_length(fields: &Fields) -> Result<Option<u64>, BadLength> {
     let mut lengths = fields.all(Known::ContentLength);

@@ -210,7 +210,7 @@ impl State {
             Event::Request { stream, head, ends } => {
                 let fields = head.as_ref().ok().map(|head| &head.fields);
                 let slot = Slot {
-                    left: fields.and_then(declared),
+                    left: fields.and_then(Fields::content_length),
                     ended: ends,
                     awaits_continue: !ends && fields.is_some_and(expects_continue),
                     ..Slot::default()
@@ -220,7 +220,7 @@ impl State {
             }
             Event::Response { stream, head, ends } => {
                 if let Some(slot) = self.slots.get_mut(&stream) {
-                    slot.left = declared(&head.fields);
+                    slot.left = head.fields.content_length();
                     slot.head = Some(head);
                     slot.came(None, ends);
                 }
@@ -245,7 +245,7 @@ impl State {
                     self.unseen_resets += 1;
                 }
             }
-            Event::Refused(_) => self.refused += 1,
+            Event::Refused => self.refused += 1,
             Event::Room(Some(stream)) => {
                 if let Some(slot) = self.slots.get_mut(&stream) {
                     slot.sender.wake();
@@ -419,10 +419,4 @@ impl State {
 
 fn expects_continue(fields: &Fields) -> bool {
     fields.has_token(Known::Expect, "100-continue")
-}
-
-/// What a head says of its body's length; it was judged already.
-fn declared(fields: &Fields) -> Option<u64> {
-    let digits = fields.get(Known::ContentLength)?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
 }

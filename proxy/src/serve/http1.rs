@@ -180,8 +180,7 @@ fn framing(asked: &Asked, response: &Response) -> Framing {
     }
     if !has_body(asked, response.status) {
         // What a GET would have brought (RFC 9110 §8.6).
-        let length = response.fields.get(Known::ContentLength);
-        let length = length.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+        let length = response.fields.content_length();
         return length.map_or(Framing::None, Framing::Announced);
     }
     match response.body.length() {

@@ -8,7 +8,6 @@ use std::task::Poll;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use http::StatusCode;
-use meshgate_codec::Known;
 use meshgate_codec::http1::HeadLimits;
 use meshgate_codec::http2::{BadHead, Config, RequestHead};
 use tokio::time::Instant;
@@ -178,6 +177,5 @@ async fn refuse(connection: &Arc<Connection>, stream: Stream, bad: BadHead) {
     if let Ok(status) = StatusCode::from_u16(bad.status()) {
         response.status = status;
     }
-    response.fields.remove(Known::Connection);
     stream.respond(response).await;
 }

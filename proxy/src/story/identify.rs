@@ -147,13 +147,10 @@ fn method_allowed(method: &Method) -> Result<(), Failure> {
 }
 
 fn check_body_length(connection: &Connection, fields: &Fields) -> Result<(), Failure> {
-    let Some(length) = fields.get(Known::ContentLength) else {
+    // What is no number was refused with the head.
+    let Some(length) = fields.content_length() else {
         return Ok(());
     };
-    let length: u64 = std::str::from_utf8(length)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| bad("Content-Length is no number"))?;
     if connection
         .limits
         .body_bytes_max

@@ -111,7 +111,7 @@ pub enum Event {
         by_peer: bool,
     },
     /// A request was no request; the peer was told, and there is nothing to do.
-    Refused(&'static str),
+    Refused,
     /// There may be more room to send: on one stream, or on all.
     Room(Option<StreamId>),
     /// The peer opens no streams any more, and has not looked at those above `last`.
@@ -272,11 +272,6 @@ impl Connection {
         self.decoder.give_back();
         self.encoder.give_back();
         self.streams.shrink_to_fit();
-    }
-
-    /// Whether the peer takes extended CONNECT (RFC 8441).
-    pub fn takes_extended_connect(&self) -> bool {
-        self.peer.extended_connect
     }
 }
 

@@ -7,11 +7,10 @@ use super::super::code::Code;
 use super::super::departed::{How, Known};
 use super::super::error::{Broken, StreamId};
 use super::super::frame::{self, Frame, PAYLOAD_BYTES_MAX};
-use super::super::head::{BadHead, decode_request, decode_response, decode_trailers};
+use super::super::head::{BadHead, RequestHead, decode_request, decode_response, decode_trailers};
 use super::super::window::{ReceiveWindow, SendWindow};
 use super::stream::Stream;
 use super::{Block, Connection, Event, PREFACE, Received, Role, STREAM_MAX};
-use crate::fields::{self, Fields};
 
 /// A header block comes in so many frames at most.
 const BLOCK_FRAMES_MAX: u32 = 64;
@@ -167,7 +166,7 @@ impl Connection {
                     by_peer,
                 }
             }
-            None => Event::Refused("malformed"),
+            None => Event::Refused,
         })
     }
 
@@ -321,7 +320,9 @@ impl Connection {
             self.departed.note(stream, How::ResetByUs);
             return Ok(Ok(Event::Nothing));
         }
-        if let Err(BadHead::Malformed(_)) = head {
+        // A protocol may be asked for only where that was announced (RFC 8441 §4).
+        let unasked = |head: &RequestHead| head.protocol.is_some() && !self.config.extended_connect;
+        if matches!(head, Err(BadHead::Malformed(_))) || head.as_ref().is_ok_and(unasked) {
             self.departed.note(stream, How::ResetByUs);
             return stream_error(stream, Code::PROTOCOL_ERROR);
         }
@@ -330,7 +331,7 @@ impl Connection {
             return stream_error(stream, Code::REFUSED_STREAM);
         }
         let left = match &head {
-            Ok(head) => content_length(&head.fields),
+            Ok(head) => head.fields.content_length(),
             Err(_) => None,
         };
         let mut open = self.stream(left);
@@ -374,7 +375,7 @@ impl Connection {
         open.headed = true;
         open.left = match open.bodyless || matches!(head.status, 204 | 304) {
             true => Some(0),
-            false => content_length(&head.fields),
+            false => head.fields.content_length(),
         };
         if ends && open.end_receiving().is_err() {
             return stream_error(stream, Code::PROTOCOL_ERROR);
@@ -485,10 +486,4 @@ fn bad_block(_: super::super::hpack::BadBlock) -> Broken {
         Code::COMPRESSION_ERROR,
         "a header block that cannot be decoded",
     )
-}
-
-/// What a head says that was judged already.
-fn content_length(fields: &Fields) -> Option<u64> {
-    let digits = fields.get(fields::Known::ContentLength)?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
 }

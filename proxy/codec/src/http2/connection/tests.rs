@@ -148,7 +148,7 @@ fn told(event: &Event) -> String {
             let who = if *by_peer { "peer" } else { "us" };
             format!("reset {stream} {code} by {who}")
         }
-        Event::Refused(_) => "refused".into(),
+        Event::Refused => "refused".into(),
         Event::Room(None) => "room".into(),
         Event::Room(Some(stream)) => format!("room {stream}"),
         Event::GoAway { last, code } => format!("leaves {last} {code}"),
@@ -824,6 +824,45 @@ proptest! {
             {
                 at += consumed;
             }
+        }
+    }
+}
+
+/// RFC 8441 §4: nobody may ask for another protocol where that was not announced.
+#[test]
+fn other_protocols_are_for_those_who_were_told() {
+    let ask = b"\x00\x07:method\x07CONNECT\x00\x07:scheme\x04http\x00\x05:path\x01/\x00\x0a:authority\x01a\
+                \x00\x09:protocol\x09websocket";
+    for announced in [true, false] {
+        let config = Config {
+            extended_connect: announced,
+            ..CONFIG
+        };
+        let mut out = Vec::new();
+        let mut connection = Connection::new(Role::Server, config, &mut out);
+        let mut input = PREFACE.to_vec();
+        frame::write_settings(&[], &mut input);
+        let start = input.len();
+        input.extend_from_slice(&[0; frame::HEAD_BYTES]);
+        input.extend_from_slice(ask);
+        frame::finish_block(1, false, start, &mut input);
+        let mut events = Vec::new();
+        let mut rest = &input[..];
+        while !rest.is_empty() {
+            match connection.receive(rest, Duration::ZERO, &mut out) {
+                Ok(Received::Frame { consumed, event }) => {
+                    events.push(event);
+                    rest = &rest[consumed..];
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        match events.last() {
+            Some(Event::Request { head: Ok(head), .. }) => {
+                assert!(announced && head.protocol.as_deref() == Some("websocket"));
+            }
+            Some(Event::Refused) => assert!(!announced),
+            other => panic!("{other:?}"),
         }
     }
 }
