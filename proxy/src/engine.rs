@@ -19,7 +19,7 @@ use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::record::{RecordFormat, Recorder};
 use crate::snapshot::Snapshot;
-use crate::tls::MeshTls;
+use crate::tls::{EdgeTls, MeshTls};
 use crate::worker::{Descriptors, Listeners};
 
 /// Asks the owner about a destination that the snapshot does not know.
@@ -101,7 +101,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) recorder: Recorder,
     pub(crate) local: crate::local::LocalApplications,
-    pub(crate) edge_tls: Arc<rustls::ServerConfig>,
+    pub(crate) edge_tls: EdgeTls,
     /// The empty name, shared by all records that have none.
     pub(crate) nothing: Arc<str>,
     /// "plain": what records and metrics call a peer without identity.
@@ -148,7 +148,7 @@ impl Engine {
     pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
         let metrics = Arc::new(Metrics::new());
-        let edge_tls = crate::tls::edge_config(snapshot.clone()).map_err(EngineError::Tls)?;
+        let edge_tls = EdgeTls::new(snapshot.clone()).map_err(EngineError::Tls)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 recorder: Recorder::start(options.record, metrics.clone()),

@@ -1,6 +1,6 @@
 //! One byte stream type for everything a connection can be made of.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -49,6 +49,15 @@ impl Io {
         if let Stream::Tcp(stream) = &self.stream {
             // Failing leaves the ordinary end.
             let _ = stream.set_zero_linger();
+        }
+    }
+
+    /// Says that nothing more will be written, behind what is written already. Without TLS only a shutdown says that.
+    pub(crate) fn say_goodbye(&mut self) {
+        match &mut self.stream {
+            Stream::ServerTls(stream) => stream.get_mut().1.send_close_notify(),
+            Stream::ClientTls(stream) => stream.get_mut().1.send_close_notify(),
+            Stream::Tcp(_) | Stream::Tunnel(_) | Stream::Closed(_) => {}
         }
     }
 
@@ -144,12 +153,21 @@ impl AsyncRead for Io {
 }
 
 impl AsyncWrite for Io {
+    /// TLS keeps what is written until it is flushed, as far as it has room.
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        each!(self, stream => stream.poll_write(cx, buf))
+        let encrypted = match &mut self.stream {
+            Stream::ServerTls(stream) => stream.get_mut().1.writer().write(buf)?,
+            Stream::ClientTls(stream) => stream.get_mut().1.writer().write(buf)?,
+            Stream::Tcp(_) | Stream::Tunnel(_) | Stream::Closed(_) => 0,
+        };
+        match encrypted {
+            0 => each!(self, stream => stream.poll_write(cx, buf)),
+            count => Poll::Ready(Ok(count)),
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

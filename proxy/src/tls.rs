@@ -7,10 +7,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use meshgate_routing::WorkloadId;
 use meshgate_routing::route::{HostName, HostProblem};
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::crypto::hash::HashAlgorithm;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
+use rustls::{CipherSuite, SupportedCipherSuite};
 use thiserror::Error;
 
 use crate::snapshot::Snapshot;
@@ -110,16 +114,65 @@ impl ResolvesServerCert for FromSnapshot {
 }
 
 /// The edge's side of TLS: 1.2 and 1.3, h2 and http/1.1. An unknown name ends the handshake.
-pub(crate) fn edge_config(
-    snapshot: Arc<ArcSwap<Snapshot>>,
-) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(FromSnapshot(snapshot)));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+#[derive(Debug)]
+pub(crate) struct EdgeTls {
+    by_our_order: Arc<ServerConfig>,
+    by_theirs: Arc<ServerConfig>,
+}
+
+impl EdgeTls {
+    /// Sessions are resumed by tickets, whichever worker made them; their keys live in memory and change by themselves.
+    pub(crate) fn new(snapshot: Arc<ArcSwap<Snapshot>>) -> Result<Self, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(FromSnapshot(snapshot)));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.ticketer = Ticketer::new()?;
+        // Each costs every handshake; most clients never use a second.
+        config.send_tls13_tickets = 1;
+        let by_theirs = Arc::new(config.clone());
+        config.ignore_client_order = true;
+        Ok(Self {
+            by_our_order: Arc::new(config),
+            by_theirs,
+        })
+    }
+
+    /// We choose the cipher, unless the client says that ChaCha20 suits it best: it has no instructions for AES.
+    pub(crate) fn config(&self, offered: &[CipherSuite]) -> Arc<ServerConfig> {
+        let suites = self.by_theirs.crypto_provider().cipher_suites.iter();
+        let known = |offer: &CipherSuite| suites.clone().find(|suite| suite.suite() == *offer);
+        let config = match offered.iter().find_map(known) {
+            Some(first) if is_chacha(first) => &self.by_theirs,
+            _ => &self.by_our_order,
+        };
+        config.clone()
+    }
+}
+
+/// What TLS is made of here: AES-128 with SHA-256 comes before AES-256 with SHA-384. Common processors have instructions
+/// for the one hash and not for the other, and the hash is a large part of a handshake.
+pub(crate) fn provider() -> CryptoProvider {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| {
+        let hash = match suite {
+            SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,
+            SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,
+        };
+        (is_chacha(suite), hash.algorithm() != HashAlgorithm::SHA256)
+    });
+    provider
+}
+
+fn is_chacha(suite: &SupportedCipherSuite) -> bool {
+    use CipherSuite as Suite;
+    matches!(
+        suite.suite(),
+        Suite::TLS13_CHACHA20_POLY1305_SHA256
+            | Suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+            | Suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+    )
 }
 
 /// How a proxy proves who it is and learns who its peers are.
@@ -146,5 +199,50 @@ impl fmt::Debug for MeshTls {
         f.debug_struct("MeshTls")
             .field("identity", &self.identity)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(offered: &[CipherSuite], ours: bool) {
+        let tls = EdgeTls::new(Arc::default()).unwrap();
+        assert_eq!(tls.config(offered).ignore_client_order, ours, "{offered:?}");
+    }
+
+    #[test]
+    fn the_client_chooses_where_aes_does_not_suit_it() {
+        use CipherSuite as Suite;
+        let (aes, chacha) = (
+            Suite::TLS13_AES_256_GCM_SHA384,
+            Suite::TLS13_CHACHA20_POLY1305_SHA256,
+        );
+        let grease = Suite::Unknown(0x0a0a);
+        check(&[aes, chacha], true);
+        check(&[chacha, aes], false);
+        check(&[grease, chacha, aes], false);
+        check(&[grease], true);
+        check(&[], true);
+    }
+
+    #[test]
+    fn the_cheapest_hash_comes_first() {
+        let suites = provider().cipher_suites;
+        let first = |version: &rustls::SupportedProtocolVersion| {
+            let mut of_version = suites.iter().filter(|suite| suite.version() == version);
+            of_version.next().map(SupportedCipherSuite::suite)
+        };
+        assert_eq!(
+            first(&rustls::version::TLS13),
+            Some(CipherSuite::TLS13_AES_128_GCM_SHA256)
+        );
+        assert_eq!(
+            first(&rustls::version::TLS12),
+            Some(CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)
+        );
+        let all = rustls::crypto::aws_lc_rs::default_provider().cipher_suites;
+        assert_eq!(suites.len(), all.len());
     }
 }

@@ -46,6 +46,8 @@ pub(crate) struct Wire {
     /// TLS took bytes, and may not have sent them.
     unflushed: bool,
     stall: Stall,
+    /// The peer is told with the last of what waits that nothing follows.
+    last: bool,
     /// Nothing more will be written.
     leaving: bool,
     /// Bytes that were read since then.
@@ -81,6 +83,7 @@ impl Wire {
             written: 0,
             unflushed: false,
             stall: Stall::new(stall_timeout),
+            last: false,
             leaving: false,
             thrown: 0,
         }
@@ -189,6 +192,11 @@ impl Wire {
         data
     }
 
+    /// What waits is all that will ever be written: the end of TLS goes with it, not in a packet of its own.
+    pub(crate) fn end_with_this(&mut self) {
+        self.last = true;
+    }
+
     /// Sends all that waits.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.unsent.bytes() > 0 {
@@ -205,6 +213,9 @@ impl Wire {
                     self.unsent.advance(count);
                 }
             }
+        }
+        if std::mem::take(&mut self.last) {
+            self.io.say_goodbye();
         }
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
         let flushed = ready!(self.stall.judge(cx, flushed));

@@ -149,12 +149,13 @@ impl Server {
         self.lock().poll_gone(cx)
     }
 
-    /// Sends an answer: the head that `encode` writes, then the body.
+    /// Sends an answer: the head that `encode` writes, then the body. Behind the last answer of a connection nothing
+    /// follows.
     pub(crate) async fn answer(
         &self,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), Unsayable>,
         mut body: ResponseBody,
-        framing: Framing,
+        (framing, is_last): (Framing, bool),
     ) -> Result<(), Unanswered> {
         {
             let mut state = self.lock();
@@ -163,7 +164,7 @@ impl Server {
             encode(state.wire.front()).map_err(Unanswered::Head)?;
         }
         let mut writer = Writer::from(framing);
-        let answered = poll_fn(|cx| self.poll_answer(cx, &mut body, &mut writer)).await;
+        let answered = poll_fn(|cx| self.poll_answer(cx, &mut body, &mut writer, is_last)).await;
         self.lock().end_turn();
         answered
     }
@@ -173,10 +174,17 @@ impl Server {
         cx: &mut Context<'_>,
         body: &mut ResponseBody,
         writer: &mut Writer,
+        is_last: bool,
     ) -> Poll<Result<(), Unanswered>> {
         loop {
             if writer.is_ended() || self.lock().wire.is_full() {
-                let flushed = self.lock().wire.poll_flush(cx);
+                let flushed = {
+                    let wire = &mut self.lock().wire;
+                    if writer.is_ended() && is_last {
+                        wire.end_with_this();
+                    }
+                    wire.poll_flush(cx)
+                };
                 if flushed.is_pending() {
                     // The rest of the request does not wait for a client that is slow to take the answer.
                     body.move_request(cx);

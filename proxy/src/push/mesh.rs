@@ -11,7 +11,7 @@ use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::CertificateDer;
 
 use super::identity::WorkloadIdentity;
-use crate::tls::MeshTls;
+use crate::tls::{self, MeshTls};
 
 /// TLS 1.3 only, both sides with certificates of the mesh, HTTP/2. Certificate and roots are those in force at each
 /// handshake. No session is resumed: a resumed one would outlive the certificate that it was verified with.
@@ -19,7 +19,7 @@ pub fn mesh_tls(
     identity: &WorkloadIdentity,
     domain: &TrustDomain,
 ) -> Result<MeshTls, MeshTlsError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(tls::provider());
     let versions = [&rustls::version::TLS13];
     let mut server = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&versions)

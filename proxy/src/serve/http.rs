@@ -86,7 +86,8 @@ async fn handshake(
         let _ = start.io.write_all(&UNRECOGNIZED_NAME).await;
         return Err("unknown-name");
     }
-    let config = connection.shared.edge_tls.clone();
+    let tls = &connection.shared.edge_tls;
+    let config = tls.config(start.client_hello().cipher_suites());
     let stream = start.into_stream(config).await.map_err(failed)?;
     Ok((name, stream))
 }

@@ -155,7 +155,9 @@ async fn respond(server: &Server, asked: &Asked, mut response: Response) -> bool
     let version = asked.version;
     let line = StatusLine { status, version };
     let encode = |out: &mut Vec<u8>| encode_response(line, fields, framing, persist, out);
-    let answered = server.answer(encode, response.body, framing).await;
+    let answered = server
+        .answer(encode, response.body, (framing, !persists))
+        .await;
     spare::give_fields(response.fields);
     if let Err(why) = answered {
         // Not closed politely: the client must not take what it has for the whole.
@@ -203,7 +205,9 @@ async fn change_protocol(connection: &Arc<Connection>, server: Server, change: C
     };
     let (fields, persist) = (&head.fields, Persist::Upgrade(&switch.protocol));
     let encode = |out: &mut Vec<u8>| encode_response(line, fields, Framing::None, persist, out);
-    let answered = server.answer(encode, head.body, Framing::None).await;
+    let answered = server
+        .answer(encode, head.body, (Framing::None, false))
+        .await;
     if answered.is_err() {
         return;
     }

@@ -7,7 +7,7 @@ use meshgate_proxy::{
     EngineOptions, Listener, ListenerKind, ListenerLimits, Policy, Snapshot, listen,
 };
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -61,17 +61,24 @@ async fn handshake(
     for issued in trusted {
         roots.add(issued.der.clone()).unwrap();
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let mut config = trusting(roots, rustls::ALL_VERSIONS);
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     TlsConnector::from(Arc::new(config))
         .connect(name, stream)
         .await
+}
+
+fn trusting(
+    roots: RootCertStore,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> ClientConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
 }
 
 async fn start(origin: &Origin, issued: &[(&str, &Issued)]) -> Proxy {
@@ -230,5 +237,31 @@ async fn a_client_that_reads_late_gets_all_by_http2() {
         tokio::time::sleep(std::time::Duration::from_millis(late)).await;
         let (status, got) = client.answer(1).await;
         assert_eq!((status, got.len()), (200, body.len()));
+    }
+}
+
+/// A client that comes back needs no second full handshake, whichever worker it meets.
+#[tokio::test]
+async fn sessions_are_resumed() {
+    let origin = Origin::start(ok("")).await;
+    let issued = issue(&["a.test"]);
+    let proxy = start(&origin, &[("a.test", &issued)]).await;
+    for version in rustls::ALL_VERSIONS {
+        let mut roots = RootCertStore::empty();
+        roots.add(issued.der.clone()).unwrap();
+        let connector = TlsConnector::from(Arc::new(trusting(roots, &[version])));
+        let mut kinds = Vec::new();
+        for _ in 0..6 {
+            let stream = TcpStream::connect(proxy.address()).await.unwrap();
+            let name = ServerName::try_from("a.test").unwrap();
+            let mut stream = connector.connect(name, stream).await.unwrap();
+            let request = "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+            assert_eq!(status_of(&say(&mut stream, request).await), 200);
+            kinds.push(stream.get_ref().1.handshake_kind().unwrap());
+        }
+        let first = kinds.remove(0);
+        assert_eq!(first, HandshakeKind::Full, "{version:?}");
+        let resumed = |kind: &HandshakeKind| *kind == HandshakeKind::Resumed;
+        assert!(kinds.iter().all(resumed), "{version:?}: {kinds:?}");
     }
 }
