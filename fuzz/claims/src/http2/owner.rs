@@ -122,7 +122,7 @@ impl Owner {
                     self.say(connection, stream, said);
                 }
             }
-            Event::Refused(_) | Event::GoAway { .. } | Event::Pong(_) | Event::Nothing => {}
+            Event::Refused | Event::GoAway { .. } | Event::Pong(_) | Event::Nothing => {}
         }
         self.events.push(note);
         self.streams
