@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Compares the edge with nginx, HAProxy, hyper and pingora: CPU a request, latency, memory, system calls; prints Markdown.
 # Usage: benches/compare.sh [--rounds N] [--seconds S] [--only WORKLOAD] [--meshgate PATH] [--write]
-#   --only      memory|http|https|http2|handshake|bodies|bodies-tls|latency|open|syscalls
+#   --only      memory|memory-http2|http|https|http2|handshake|bodies|bodies-tls|latency|open|syscalls|mesh
 #   --meshgate  measures that binary instead of building one
 #   --write     also writes docs/benchmarks/comparison.md and .svg
-# Needs two cores. What is absent is installed from Debian's packages; no service is started.
+# Needs two cores, and root for mesh. What is absent is installed from Debian's packages; no service is started.
 set -euo pipefail
 arguments=() meshgate=
 while (($#)); do
@@ -16,7 +16,7 @@ done
 cd "$(dirname "$0")/.."
 
 missing=()
-for tool in nginx:nginx haproxy:haproxy wrk:wrk h2load:nghttp2-client strace:strace taskset:util-linux; do
+for tool in nginx:nginx haproxy:haproxy wrk:wrk h2load:nghttp2-client strace:strace taskset:util-linux nsenter:util-linux; do
   # Debian's servers are in sbin, which not everybody's PATH has.
   PATH=$PATH:/usr/sbin command -v "${tool%%:*}" >/dev/null || missing+=("${tool##*:}")
 done

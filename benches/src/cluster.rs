@@ -186,12 +186,7 @@ fn run(mut command: Command) -> anyhow::Result<String> {
 
 /// The objects that are measured, with a certificate for the edge.
 pub(crate) fn manifest() -> anyhow::Result<Vec<DynamicObject>> {
-    use serde::Deserialize as _;
-    let documents = serde_norway::Deserializer::from_str(MANIFEST);
-    let mut objects: Vec<DynamicObject> = documents
-        .map(DynamicObject::deserialize)
-        .collect::<Result<_, _>>()
-        .context("bench.yaml")?;
+    let mut objects = documents(MANIFEST)?;
     let names = ["bench.test".to_owned(), "mesh.test".to_owned()];
     let certified = rcgen::generate_simple_self_signed(names)?;
     let secret = json!({
@@ -207,6 +202,13 @@ pub(crate) fn manifest() -> anyhow::Result<Vec<DynamicObject>> {
     // After its namespace, before what refers to it.
     objects.insert(1, serde_json::from_value(secret)?);
     Ok(objects)
+}
+
+/// The objects of a manifest.
+pub(crate) fn documents(manifest: &str) -> anyhow::Result<Vec<DynamicObject>> {
+    use serde::Deserialize as _;
+    let documents = serde_norway::Deserializer::from_str(manifest).map(DynamicObject::deserialize);
+    documents.collect::<Result<_, _>>().context("a manifest")
 }
 
 /// Creates the objects, in order.

@@ -8,6 +8,9 @@
 
 mod client;
 mod figure;
+mod http2;
+mod load;
+mod mesh;
 mod origin;
 mod paced;
 mod peer;
@@ -30,6 +33,7 @@ use nix::unistd::Pid;
 
 use crate::probe::Probe;
 use figure::Results;
+use mesh::Mesh;
 use origin::Origin;
 pub(crate) use origin::{SUBCOMMAND as ORIGIN, run as serve_origin};
 use peer::{Kind, LOAD_CORE, ORIGIN_CORE, Peer, Programs};
@@ -47,6 +51,8 @@ struct Plan {
     rounds: usize,
     duration: Duration,
     workloads: Vec<Workload>,
+    /// And the sidecars.
+    mesh: bool,
     /// Into docs/benchmarks, not only to standard output.
     write: bool,
 }
@@ -71,7 +77,8 @@ pub(crate) fn run(arguments: impl Iterator<Item = String>) -> anyhow::Result<()>
             .enable_all()
             .build()
             .context("a runtime")?,
-        tls: client::tls(&site.certificate_pem)?,
+        tls: client::tls(&site.certificate_pem, "http/1.1")?,
+        tls_http2: client::tls(&site.certificate_pem, "h2")?,
         duration: plan.duration,
         pace: Cell::new(None),
         notes: RefCell::default(),
@@ -80,6 +87,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = String>) -> anyhow::Result<()>
         bench,
         site,
         programs,
+        origin_core,
         results: Results::default(),
     };
     comparison.run(&plan)?;
@@ -108,9 +116,11 @@ impl Plan {
             rounds: 5,
             duration: Duration::from_secs(5),
             workloads: Workload::ALL.to_vec(),
+            mesh: true,
             write: false,
         };
-        let keys: Vec<&str> = Workload::ALL.map(Workload::key).to_vec();
+        let keys = Workload::ALL.into_iter().map(Workload::key);
+        let keys: Vec<&str> = keys.chain([mesh::KEY]).collect();
         let usage = format!(
             "usage: compare.sh [--rounds N] [--seconds S] [--only {}] [--meshgate PATH] [--write]",
             keys.join("|")
@@ -130,6 +140,7 @@ impl Plan {
                 "--seconds" => plan.duration = Duration::from_secs(number()?.clamp(1, 600)),
                 "--only" if keys.contains(&value.as_str()) => {
                     plan.workloads.retain(|workload| workload.key() == value);
+                    plan.mesh = value == mesh::KEY;
                 }
                 _ => bail!("{usage}"),
             }
@@ -160,35 +171,72 @@ struct Comparison {
     bench: Bench,
     site: Site,
     programs: Programs,
+    origin_core: usize,
     results: Results,
 }
 
 impl Comparison {
     fn run(&mut self, plan: &Plan) -> anyhow::Result<()> {
-        let (memory, loads): (Vec<_>, Vec<_>) = plan
-            .workloads
-            .iter()
-            .partition(|workload| **workload == Workload::Memory);
-        if !memory.is_empty() {
-            for round in 0..plan.rounds.min(MEMORY_ROUNDS_MAX) {
-                progress(Workload::Memory, round)?;
-                let peers = self.start()?;
-                std::thread::sleep(SETTLING);
-                self.measure(Workload::Memory, &peers);
-            }
+        let workloads = plan.workloads.iter().copied();
+        let (idle, busy): (Vec<_>, Vec<_>) = workloads
+            .partition(|workload| matches!(workload, Workload::Memory | Workload::MemoryHttp2));
+        for workload in idle {
+            self.memory(workload, plan.rounds)?;
         }
-        if loads.is_empty() {
-            return Ok(());
+        if !busy.is_empty() {
+            self.loads(&busy, plan.rounds)?;
         }
+        if plan.mesh {
+            self.mesh(plan.rounds)?;
+        }
+        Ok(())
+    }
+
+    /// Of proxies that have done nothing yet.
+    fn memory(&mut self, workload: Workload, rounds: usize) -> anyhow::Result<()> {
+        for round in 0..rounds.min(MEMORY_ROUNDS_MAX) {
+            progress(workload.key(), round)?;
+            let peers = self.start()?;
+            std::thread::sleep(SETTLING);
+            self.measure(workload, &peers);
+        }
+        Ok(())
+    }
+
+    fn loads(&mut self, workloads: &[Workload], rounds: usize) -> anyhow::Result<()> {
         let peers = self.start()?;
-        for workload in loads {
+        for workload in workloads.iter().copied() {
             self.warm_up(workload, &peers);
-            for round in 0..plan.rounds {
-                progress(workload, round)?;
+            for round in 0..rounds {
+                progress(workload.key(), round)?;
                 self.measure(workload, &peers);
             }
         }
         self.note_lost_records(&peers)
+    }
+
+    fn mesh(&mut self, rounds: usize) -> anyhow::Result<()> {
+        let edge = Peer::start(Kind::Meshgate, &self.programs, &self.site)?;
+        let mesh = match Mesh::start(&self.bench, &self.programs, self.origin_core, &edge) {
+            Ok(mesh) => mesh,
+            Err(error) => {
+                self.results.failed(mesh::KEY, &error);
+                return Ok(());
+            }
+        };
+        for round in 0..rounds {
+            progress(mesh::KEY, round)?;
+            match mesh.measure() {
+                Ok(values) => values.into_iter().for_each(|(figure, value)| {
+                    self.results.push(figure, Kind::Meshgate, value);
+                }),
+                Err(error) => self.results.failed(mesh::KEY, &error),
+            }
+        }
+        let lost = mesh.lost_records()?.to_string();
+        let mut notes = self.bench.notes.borrow_mut();
+        notes.insert("Lines that the sidecars' access logs lost".into(), lost);
+        Ok(())
     }
 
     fn start(&self) -> anyhow::Result<Vec<Peer>> {
@@ -238,10 +286,11 @@ impl Comparison {
         peer: &Peer,
         result: anyhow::Result<T>,
     ) -> Option<T> {
-        let failure = |error| format!("{}, {}: {error:#}", peer.kind, workload.key());
-        result
-            .map_err(|error| self.results.failures.push(failure(error)))
-            .ok()
+        let failed = |error| {
+            let what = format!("{}, {}", peer.kind, workload.key());
+            self.results.failed(&what, &error);
+        };
+        result.map_err(failed).ok()
     }
 
     /// A log that is full drops lines, which would be cheap and no merit.
@@ -270,8 +319,8 @@ impl Comparison {
 }
 
 /// To standard error, so that whoever waits knows for what.
-fn progress(workload: Workload, round: usize) -> std::io::Result<()> {
-    writeln!(std::io::stderr(), "{}, round {}", workload.key(), round + 1)
+fn progress(workload: &str, round: usize) -> std::io::Result<()> {
+    writeln!(std::io::stderr(), "{workload}, round {}", round + 1)
 }
 
 fn write(report: &Report, text: &str) -> anyhow::Result<()> {

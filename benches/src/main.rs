@@ -86,7 +86,7 @@ fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1).peekable();
     match arguments.peek().map(String::as_str) {
         Some("compare") => compare::run(arguments.skip(1)),
-        Some(compare::ORIGIN) => compare::serve_origin(),
+        Some(compare::ORIGIN) => compare::serve_origin(arguments.skip(1)),
         _ => edge(plan(arguments)?),
     }
 }

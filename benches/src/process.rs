@@ -24,14 +24,30 @@ pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
     Ok(TICK * (ticks(11)? + ticks(12)?))
 }
 
+/// Every process that this one sees.
+fn all() -> anyhow::Result<Vec<u32>> {
+    let entries = fs::read_dir("/proc").context("/proc")?;
+    let names = entries.map(|entry| Ok(entry?.file_name()));
+    let names: Vec<_> = names.collect::<std::io::Result<_>>()?;
+    let pids = names.iter().filter_map(|name| name.to_str()?.parse().ok());
+    Ok(pids.collect())
+}
+
+/// The process that was started with `NAME=value`, if there is one.
+pub(crate) fn with_environment(variable: &str) -> anyhow::Result<Option<u32>> {
+    let has = |pid: &u32| {
+        // Of processes that are gone, or not ours to see, nothing is known.
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let mut variables = environment.split(|byte| *byte == 0);
+        variables.any(|found| found == variable.as_bytes())
+    };
+    Ok(all()?.into_iter().find(has))
+}
+
 /// A process and all below it.
 pub(crate) fn family(pid: u32) -> anyhow::Result<Vec<u32>> {
     let mut parents = Vec::new();
-    for entry in fs::read_dir("/proc").context("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
+    for pid in all()? {
         // Whoever is gone by now is nobody's child.
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let parent = stat

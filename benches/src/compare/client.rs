@@ -20,8 +20,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::http2::Http2Connection;
+
 /// For a handshake and for an answer; what is measured takes a thousandth of it.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Connections of one source address, below what an edge usually allows a client.
 const CONNECTIONS_PER_SOURCE: u64 = 200;
 /// Sources are 127.0.0.2 to 127.0.0.201: enough ports even while closed connections keep theirs.
@@ -43,8 +45,8 @@ pub(crate) enum Connection {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// TLS 1.3 with HTTP/1 and full handshakes only. X25519 alone, since not every peer knows a post-quantum group.
-pub(crate) fn tls(certificate_pem: &str) -> anyhow::Result<Arc<ClientConfig>> {
+/// TLS 1.3 with one protocol and full handshakes only. X25519 alone, since not every peer knows a post-quantum group.
+pub(crate) fn tls(certificate_pem: &str, protocol: &str) -> anyhow::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(certificate_pem.as_bytes())?)?;
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
@@ -54,7 +56,7 @@ pub(crate) fn tls(certificate_pem: &str) -> anyhow::Result<Arc<ClientConfig>> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.resumption = Resumption::disabled();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.into()];
     Ok(Arc::new(config))
 }
 
@@ -90,6 +92,24 @@ pub(crate) async fn idle(target: &Target, count: u64) -> anyhow::Result<Vec<Conn
         let source = source(index / CONNECTIONS_PER_SOURCE);
         let mut connection = target.connect(source).await?;
         connection.ask(&target.host, "/1k", "keep-alive").await?;
+        connections.push(connection);
+    }
+    Ok(connections)
+}
+
+/// The same with HTTP/2 in TLS.
+pub(crate) async fn idle_http2(
+    target: &Target,
+    count: u64,
+) -> anyhow::Result<Vec<Http2Connection>> {
+    let mut connections = Vec::new();
+    for index in 0..count {
+        let source = source(index / CONNECTIONS_PER_SOURCE);
+        let Connection::Tls(stream) = target.connect(source).await? else {
+            bail!("HTTP/2 is asked for by ALPN");
+        };
+        let mut connection = Http2Connection::open(*stream).await?;
+        connection.ask(&target.host, "/1k").await?;
         connections.push(connection);
     }
     Ok(connections)

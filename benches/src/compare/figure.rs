@@ -3,12 +3,51 @@
 use super::peer::Kind;
 use crate::figures::Series;
 
-/// A thing that is measured for every proxy.
+/// A thing that is measured.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Figure {
     pub(crate) name: &'static str,
     pub(crate) unit: &'static str,
     pub(crate) target: Target,
+    pub(crate) among: Among,
+}
+
+/// Whose figure it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Among {
+    All,
+    /// Its peers have nothing like it.
+    Meshgate,
+}
+
+impl Figure {
+    pub(crate) const fn of_all(name: &'static str, unit: &'static str, target: Target) -> Self {
+        let among = Among::All;
+        Self {
+            name,
+            unit,
+            target,
+            among,
+        }
+    }
+
+    pub(crate) const fn of_meshgate(
+        name: &'static str,
+        unit: &'static str,
+        target: Target,
+    ) -> Self {
+        let among = Among::Meshgate;
+        Self {
+            name,
+            unit,
+            target,
+            among,
+        }
+    }
+
+    pub(crate) fn is_of(&self, kind: Kind) -> bool {
+        kind == Kind::Meshgate || self.among == Among::All
+    }
 }
 
 /// For Meshgate.
@@ -18,6 +57,14 @@ pub(crate) enum Target {
     /// At most this part of what another needs.
     Part(f64, Kind),
     AtMost(f64),
+}
+
+/// What counts as 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Scale {
+    /// What another needs, round by round.
+    Of(Kind),
+    By(f64),
 }
 
 /// Values of one figure, a proxy a series, in the order of the rounds.
@@ -53,6 +100,10 @@ impl Verdict {
 }
 
 impl Results {
+    pub(crate) fn failed(&mut self, what: &str, error: &anyhow::Error) {
+        self.failures.push(format!("{what}: {error:#}"));
+    }
+
     pub(crate) fn push(&mut self, figure: &'static Figure, kind: Kind, value: f64) {
         let index = self.rows.iter().position(|row| row.figure == figure);
         let index = index.unwrap_or_else(|| {
@@ -69,10 +120,21 @@ impl Row {
         &self.series[kind as usize]
     }
 
-    /// What a proxy needs beside another: medians, and the range of what the rounds say.
-    pub(crate) fn ratio(&self, kind: Kind, to: Kind) -> Option<(f64, f64, f64)> {
-        let (ours, theirs) = (self.of(kind), self.of(to));
-        if ours.is_empty() || theirs.is_empty() {
+    /// What a proxy needs on a scale: medians, and the range of what the rounds say.
+    pub(crate) fn ratio(&self, kind: Kind, scale: Scale) -> Option<(f64, f64, f64)> {
+        let ours = self.of(kind);
+        if ours.is_empty() {
+            return None;
+        }
+        let to = match scale {
+            Scale::Of(to) => to,
+            Scale::By(unit) => {
+                let [value, least, most] = [0.5, 0.0, 1.0].map(|part| ours.quantile(part) / unit);
+                return Some((value, least, most));
+            }
+        };
+        let theirs = self.of(to);
+        if theirs.is_empty() {
             return None;
         }
         let rounds = ours.iter().zip(theirs.iter());
@@ -84,16 +146,12 @@ impl Row {
 
     /// `None` without a target, and without values.
     pub(crate) fn verdict(&self) -> Option<Verdict> {
-        let ours = self.of(Kind::Meshgate);
-        let (limit, (value, least, most)) = match self.figure.target {
+        let (limit, scale) = match self.figure.target {
             Target::None => return None,
-            Target::Part(limit, to) => (limit, self.ratio(Kind::Meshgate, to)?),
-            Target::AtMost(_) if ours.is_empty() => return None,
-            Target::AtMost(limit) => {
-                let [value, least, most] = [0.5, 0.0, 1.0].map(|part| ours.quantile(part));
-                (limit, (value, least, most))
-            }
+            Target::Part(limit, to) => (limit, Scale::Of(to)),
+            Target::AtMost(limit) => (limit, Scale::By(1.0)),
         };
+        let (value, least, most) = self.ratio(Kind::Meshgate, scale)?;
         Some(Verdict {
             value,
             least,
@@ -107,16 +165,8 @@ impl Row {
 mod tests {
     use super::*;
 
-    static COST: Figure = Figure {
-        name: "cost",
-        unit: "µs",
-        target: Target::Part(0.85, Kind::Nginx),
-    };
-    static MEMORY: Figure = Figure {
-        name: "memory",
-        unit: "MiB",
-        target: Target::AtMost(15.0),
-    };
+    static COST: Figure = Figure::of_all("cost", "µs", Target::Part(0.85, Kind::Nginx));
+    static MEMORY: Figure = Figure::of_all("memory", "MiB", Target::AtMost(15.0));
 
     fn check(
         figure: &'static Figure,

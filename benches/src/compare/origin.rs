@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -29,10 +29,30 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
+    /// On a free port of this machine.
     pub(crate) fn start(core: usize) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("the path of this program")?;
-        let mut process = ended_with_us(&program, Some(core))
-            .arg(SUBCOMMAND)
+        let command = ended_with_us(&program, Some(core));
+        Self::spawn(command, (Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    /// In the network of a process.
+    pub(crate) fn start_in(
+        network_of: u32,
+        address: SocketAddr,
+        core: usize,
+    ) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("the path of this program")?;
+        let mut command = ended_with_us("nsenter", Some(core));
+        command
+            .args(["--target", &network_of.to_string(), "--net"])
+            .arg(program);
+        Self::spawn(command, address)
+    }
+
+    fn spawn(mut command: Command, address: SocketAddr) -> anyhow::Result<Self> {
+        let mut process = command
+            .args([SUBCOMMAND, &address.to_string()])
             .stdout(Stdio::piped())
             .spawn()
             .context("the origin (Debian package util-linux)")?;
@@ -54,17 +74,19 @@ impl Drop for Origin {
     }
 }
 
-/// Serves for ever, on a port that it prints first.
-pub(crate) fn run() -> anyhow::Result<()> {
+/// Serves for ever, at an address that it prints first.
+pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
+    let address = arguments.next().context("the origin is told an address")?;
+    let address = address.parse().context("an address")?;
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
         .context("a runtime")?
-        .block_on(serve())
+        .block_on(serve(address))
 }
 
-async fn serve() -> anyhow::Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+async fn serve(address: SocketAddr) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(address).await?;
     let mut out = io::stdout();
     writeln!(out, "{}", listener.local_addr()?)?;
     out.flush()?;

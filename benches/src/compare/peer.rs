@@ -17,7 +17,7 @@ use super::site::{HOST, Listens, Site};
 use crate::{probe, process};
 
 const PEERS_LOCK: &str = include_str!("../../peers/Cargo.lock");
-const PROXY_CORE: usize = 0;
+pub(crate) const PROXY_CORE: usize = 0;
 pub(crate) const LOAD_CORE: usize = 1;
 /// On a machine with two cores the origin has that of the load.
 pub(crate) const ORIGIN_CORE: usize = 2;

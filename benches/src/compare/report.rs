@@ -68,6 +68,7 @@ impl Report {
             write!(f, "| {}, {} |", row.figure.name, row.figure.unit)?;
             for kind in Kind::ALL {
                 match row.of(kind) {
+                    _ if !row.figure.is_of(kind) => write!(f, " |")?,
                     series if series.is_empty() => write!(f, " failed |")?,
                     series => write!(f, " {series} |")?,
                 }
@@ -111,16 +112,9 @@ mod tests {
     use super::super::figure::Figure;
     use super::*;
 
-    static COST: Figure = Figure {
-        name: "HTTP/1",
-        unit: "µs CPU/request",
-        target: Target::Part(0.85, Kind::Nginx),
-    };
-    static MEMORY: Figure = Figure {
-        name: "idle process",
-        unit: "MiB",
-        target: Target::AtMost(15.0),
-    };
+    static COST: Figure =
+        Figure::of_all("HTTP/1", "µs CPU/request", Target::Part(0.85, Kind::Nginx));
+    static MEMORY: Figure = Figure::of_all("idle process", "MiB", Target::AtMost(15.0));
 
     fn check(figure: &'static Figure, values: &[(Kind, f64)], expected: &str) {
         let mut results = Results::default();

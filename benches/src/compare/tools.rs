@@ -74,7 +74,8 @@ impl Tool {
     }
 }
 
-fn wrk(
+/// HTTP/1 in the clear; one request after the other on each connection.
+pub(crate) fn wrk(
     address: SocketAddr,
     path: &str,
     duration: Duration,

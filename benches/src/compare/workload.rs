@@ -12,7 +12,8 @@ use tokio::runtime::Runtime;
 
 use super::client::{self, Connection, Target as Asked};
 use super::figure::{Figure, Target};
-use super::origin::{LARGE, LARGE_BYTES, SMALL};
+use super::load::{BODIES, BODIES_TLS, BUSY, HTTP, HTTP2, HTTPS, Load, PER_REQUEST};
+use super::origin::SMALL;
 use super::paced::Pace;
 use super::peer::{Kind, Peer};
 use super::site::{HOST, Site};
@@ -20,9 +21,7 @@ use super::strace::Count;
 use super::tools::Tool;
 
 /// Before the first round, so that connections to the origin and caches are there.
-const WARM_UP: Duration = Duration::from_secs(1);
-/// Connections of the loads that keep a proxy busy.
-const BUSY: u32 = 64;
+pub(crate) const WARM_UP: Duration = Duration::from_secs(1);
 /// TLS connections whose memory is measured.
 const IDLE_TLS: u64 = 1000;
 /// Longer than a proxy takes to give back what starting needed; Meshgate does after 10 s.
@@ -39,6 +38,7 @@ const PACED: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Workload {
     Memory,
+    MemoryHttp2,
     Load(&'static Load),
     Handshake,
     Latency,
@@ -46,147 +46,68 @@ pub(crate) enum Workload {
     SystemCalls,
 }
 
-/// As many requests as a tool gets answered.
-#[derive(Debug)]
-pub(crate) struct Load {
-    key: &'static str,
-    tool: Tool,
-    path: &'static str,
-    per: Per,
-    cost: Figure,
-    rate: Figure,
-}
-
-impl PartialEq for Load {
-    fn eq(&self, other: &Self) -> bool {
-        self.key == other.key
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Per {
-    /// µs of CPU.
-    Request,
-    /// ms of CPU.
-    Gib,
-}
-
-const PER_REQUEST: &str = "µs CPU/request";
-const PER_GIB: &str = "ms CPU/GiB";
-const RATE: &str = "requests/s";
-
-const fn figure(name: &'static str, unit: &'static str, target: Target) -> Figure {
-    Figure { name, unit, target }
-}
-
-static HTTP: Load = Load {
-    key: "http",
-    tool: Tool::Wrk { connections: BUSY },
-    path: SMALL,
-    per: Per::Request,
-    cost: figure(
-        "HTTP/1 kept alive, 1 KiB",
-        PER_REQUEST,
-        Target::Part(0.85, Kind::Nginx),
-    ),
-    rate: figure("HTTP/1 kept alive, 1 KiB", RATE, Target::None),
-};
-static HTTPS: Load = Load {
-    key: "https",
-    tool: Tool::Tls { connections: BUSY },
-    path: SMALL,
-    per: Per::Request,
-    cost: figure(
-        "HTTP/1 in TLS 1.3, 1 KiB",
-        PER_REQUEST,
-        Target::Part(0.85, Kind::Nginx),
-    ),
-    rate: figure("HTTP/1 in TLS 1.3, 1 KiB", RATE, Target::None),
-};
-static HTTP2: Load = Load {
-    key: "http2",
-    tool: Tool::Http2 {
-        connections: 32,
-        streams: 10,
-    },
-    path: SMALL,
-    per: Per::Request,
-    cost: figure(
-        "HTTP/2 in TLS, 10 streams, 1 KiB",
-        PER_REQUEST,
-        Target::Part(0.90, Kind::Nginx),
-    ),
-    rate: figure("HTTP/2 in TLS, 10 streams, 1 KiB", RATE, Target::None),
-};
-static BODIES: Load = Load {
-    key: "bodies",
-    tool: Tool::Wrk { connections: 32 },
-    path: LARGE,
-    per: Per::Gib,
-    cost: figure(
-        "bodies of 64 KiB",
-        PER_GIB,
-        Target::Part(0.75, Kind::Haproxy),
-    ),
-    rate: figure("bodies of 64 KiB", RATE, Target::None),
-};
-static BODIES_TLS: Load = Load {
-    key: "bodies-tls",
-    tool: Tool::Tls { connections: 32 },
-    path: LARGE,
-    per: Per::Gib,
-    cost: figure(
-        "bodies of 64 KiB in TLS",
-        PER_GIB,
-        Target::Part(0.75, Kind::Haproxy),
-    ),
-    rate: figure("bodies of 64 KiB in TLS", RATE, Target::None),
-};
-static HANDSHAKE: Figure = figure(
+static HANDSHAKE: Figure = Figure::of_all(
     "full TLS 1.3 handshake and one request",
     "µs CPU/connection",
     Target::Part(0.50, Kind::Nginx),
 );
-static HANDSHAKE_RATE: Figure = figure(
+static HANDSHAKE_RATE: Figure = Figure::of_all(
     "full TLS 1.3 handshake and one request",
     "connections/s",
     Target::None,
 );
-static P99: Figure = figure(
+static P99: Figure = Figure::of_all(
     "p99 at half of nginx's rate",
     "µs",
     Target::Part(1.0, Kind::Nginx),
 );
-static P999: Figure = figure(
+static P999: Figure = Figure::of_all(
     "p99.9 at half of nginx's rate",
     "µs",
     Target::Part(1.0, Kind::Nginx),
 );
-static LATE: Figure = figure("of it the generator's own delay, p99", "µs", Target::None);
-static PROCESS: Figure = figure("idle process", "MiB", Target::AtMost(15.0));
-static CONNECTION: Figure = figure("idle TLS connection", "KiB", Target::AtMost(16.0));
-static FEW: Figure = figure("100 open connections, all busy", PER_REQUEST, Target::None);
-static MANY: Figure = figure(
+static LATE: Figure = Figure::of_all("of it the generator's own delay, p99", "µs", Target::None);
+static PROCESS: Figure = Figure::of_all("idle process", "MiB", Target::AtMost(15.0));
+static CONNECTION: Figure = Figure::of_all("idle TLS connection", "KiB", Target::AtMost(16.0));
+static CONNECTION_HTTP2: Figure = Figure::of_all(
+    "idle TLS connection with HTTP/2",
+    "KiB",
+    Target::AtMost(16.0),
+);
+static FEW: Figure = Figure::of_all("100 open connections, all busy", PER_REQUEST, Target::None);
+static MANY: Figure = Figure::of_all(
     "10,000 open connections, 100 busy",
     PER_REQUEST,
     Target::None,
 );
-static MANY_TO_FEW: Figure = figure(
+static MANY_TO_FEW: Figure = Figure::of_all(
     "10,000 open to 100 open",
     "times the CPU",
     Target::AtMost(1.15),
 );
-static CALLS: Figure = figure(
+static CALLS: Figure = Figure::of_all(
     "system calls, 64 connections",
     "calls/request",
     Target::AtMost(4.0),
 );
-static CALLS_ALONE: Figure = figure("system calls, 1 connection", "calls/request", Target::None);
+static CALLS_ALONE: Figure =
+    Figure::of_all("system calls, 1 connection", "calls/request", Target::None);
+
+/// How a proxy is asked.
+#[derive(Clone, Copy)]
+enum Over {
+    Clear,
+    /// HTTP/1 in TLS.
+    Tls,
+    /// HTTP/2 in TLS.
+    Http2,
+}
 
 /// What every workload needs.
 pub(crate) struct Bench {
     pub(crate) runtime: Runtime,
     pub(crate) tls: Arc<ClientConfig>,
+    pub(crate) tls_http2: Arc<ClientConfig>,
     pub(crate) duration: Duration,
     /// Half of what nginx answers at most; measured when it is needed first.
     pub(crate) pace: Cell<Option<f64>>,
@@ -195,12 +116,12 @@ pub(crate) struct Bench {
 }
 
 /// What one round on one proxy gives.
-type Values = Vec<(&'static Figure, f64)>;
+pub(crate) type Values = Vec<(&'static Figure, f64)>;
 
 impl Workload {
-    /// Memory is first: it needs proxies that have done nothing yet.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Memory,
+        Self::MemoryHttp2,
         Self::Load(&HTTP),
         Self::Load(&HTTPS),
         Self::Load(&HTTP2),
@@ -216,6 +137,7 @@ impl Workload {
     pub(crate) fn key(self) -> &'static str {
         match self {
             Self::Memory => "memory",
+            Self::MemoryHttp2 => "memory-http2",
             Self::Load(load) => load.key,
             Self::Handshake => "handshake",
             Self::Latency => "latency",
@@ -228,7 +150,7 @@ impl Workload {
         match self {
             Self::Load(load) => load.tool.run(peer, load.path, WARM_UP).map(drop),
             Self::Handshake => {
-                let asked = bench.asked(peer, true);
+                let asked = bench.asked(peer, Over::Tls);
                 let run = client::handshakes(&asked, WARM_UP);
                 bench.runtime.block_on(run).map(drop)
             }
@@ -240,6 +162,7 @@ impl Workload {
     pub(crate) fn run(self, bench: &Bench, peer: &Peer, site: &Site) -> anyhow::Result<Values> {
         match self {
             Self::Memory => bench.memory(peer),
+            Self::MemoryHttp2 => bench.memory_http2(peer),
             Self::Load(load) => load.run(bench, peer),
             Self::Handshake => bench.handshake(peer),
             Self::Latency => bench.latency(peer),
@@ -249,39 +172,26 @@ impl Workload {
     }
 }
 
-impl Load {
-    fn run(&'static self, bench: &Bench, peer: &Peer) -> anyhow::Result<Values> {
-        let before = peer.cpu()?;
-        let outcome = self.tool.run(peer, self.path, bench.duration)?;
-        let used = (peer.cpu()? - before).as_secs_f64();
-        let requests = outcome.requests as f64;
-        let cost = match self.per {
-            Per::Request => used * 1e6 / requests,
-            Per::Gib => used * 1e3 / (requests * LARGE_BYTES as f64 / f64::powi(2.0, 30)),
-        };
-        Ok(vec![
-            (&self.cost, cost),
-            (&self.rate, outcome.requests_per_s()),
-        ])
-    }
-}
-
 impl Bench {
-    fn asked(&self, peer: &Peer, in_tls: bool) -> Asked {
+    fn asked(&self, peer: &Peer, over: Over) -> Asked {
         Asked {
-            address: match in_tls {
-                true => peer.listens.https,
-                false => peer.listens.http,
+            address: match over {
+                Over::Clear => peer.listens.http,
+                Over::Tls | Over::Http2 => peer.listens.https,
             },
             host: HOST.to_owned(),
-            tls: in_tls.then(|| self.tls.clone()),
+            tls: match over {
+                Over::Clear => None,
+                Over::Tls => Some(self.tls.clone()),
+                Over::Http2 => Some(self.tls_http2.clone()),
+            },
         }
     }
 
     /// Of a proxy that was started [`SETTLING`] ago.
     fn memory(&self, peer: &Peer) -> anyhow::Result<Values> {
         let before = peer.memory_kib()?;
-        let asked = self.asked(peer, true);
+        let asked = self.asked(peer, Over::Tls);
         let idle = self.runtime.block_on(client::idle(&asked, IDLE_TLS))?;
         std::thread::sleep(SETTLING);
         let after = peer.memory_kib()?;
@@ -292,9 +202,30 @@ impl Bench {
         ])
     }
 
+    /// The same.
+    fn memory_http2(&self, peer: &Peer) -> anyhow::Result<Values> {
+        let before = peer.memory_kib()?;
+        let asked = self.asked(peer, Over::Http2);
+        let idle = client::idle_http2(&asked, IDLE_TLS);
+        let mut idle = self.runtime.block_on(idle)?;
+        std::thread::sleep(SETTLING);
+        let after = peer.memory_kib()?;
+        self.runtime.block_on(async {
+            for (index, connection) in idle.iter_mut().enumerate() {
+                let is_open = connection.is_open().await;
+                ensure!(is_open, "idle connection {index} did not stay open");
+            }
+            Ok(())
+        })?;
+        Ok(vec![(
+            &CONNECTION_HTTP2,
+            (after - before) / IDLE_TLS as f64,
+        )])
+    }
+
     fn handshake(&self, peer: &Peer) -> anyhow::Result<Values> {
         let before = peer.cpu()?;
-        let asked = self.asked(peer, true);
+        let asked = self.asked(peer, Over::Tls);
         let handshakes = client::handshakes(&asked, self.duration);
         let count = self.runtime.block_on(handshakes)? as f64;
         let used = peer.cpu()? - before;
@@ -336,7 +267,7 @@ impl Bench {
 
     fn open(&self, peer: &Peer) -> anyhow::Result<Values> {
         let few = self.busy_of_many(peer)?;
-        let asked = self.asked(peer, false);
+        let asked = self.asked(peer, Over::Clear);
         let idle = self.runtime.block_on(client::idle(&asked, IDLE))?;
         let many = self.busy_of_many(peer)?;
         self.expect_open(&idle)?;
