@@ -15,6 +15,6 @@ pub use encode::{Persist, RequestLine, StatusLine, Unsayable, encode_request, en
 pub use framing::{BadFraming, Framing, request_framing, response_framing};
 pub(crate) use hop_by_hop::HOP_BY_HOP;
 pub use hop_by_hop::{Stripped, TooManyOptions, clean_trailers, strip_hop_by_hop};
-pub use limits::{BadHead, HeadLimits, Parsed};
+pub use limits::{BadHead, HeadLimits, OverLimit, Parsed};
 pub use request::{RequestParser, parse_request};
 pub use response::{ResponseParser, parse_response};

@@ -8,7 +8,7 @@ use std::task::Poll;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use http::StatusCode;
-use meshgate_codec::http1::HeadLimits;
+use meshgate_codec::http1::{HeadLimits, OverLimit};
 use meshgate_codec::http2::{BadHead, Config, RequestHead};
 use tokio::time::Instant;
 
@@ -163,10 +163,8 @@ async fn change_protocol(
 /// Answers a head that is larger than allowed.
 async fn refuse(connection: &Arc<Connection>, stream: Stream, bad: BadHead) {
     let reason = match bad {
-        BadHead::TargetTooLong => Reason::UriTooLong,
-        BadHead::FieldTooLong | BadHead::TooManyFields | BadHead::TooLong => {
-            Reason::HeadersTooLarge
-        }
+        BadHead::Over(OverLimit::Target) => Reason::UriTooLong,
+        BadHead::Over(_) => Reason::HeadersTooLarge,
         BadHead::Malformed(_) | BadHead::Scheme => Reason::BadRequest,
     };
     let metrics = &connection.shared.metrics;

@@ -29,6 +29,34 @@ impl Default for HeadLimits {
     }
 }
 
+/// Which limit a head is over, of HTTP/1 or of HTTP/2.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum OverLimit {
+    /// More than [`HeadLimits::target_bytes_max`].
+    #[error("the target is too long")]
+    Target,
+    /// More than [`HeadLimits::field_bytes_max`].
+    #[error("a field is too long")]
+    Field,
+    /// More than [`HeadLimits::fields_max`].
+    #[error("too many fields")]
+    Fields,
+    /// More than [`HeadLimits::head_bytes_max`]; in HTTP/2 a field counts 32 bytes more than its text has (RFC 9113
+    /// §6.5.2).
+    #[error("the head is too long")]
+    Head,
+}
+
+impl OverLimit {
+    /// What a client is told.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Target => 414,
+            Self::Field | Self::Fields | Self::Head => 431,
+        }
+    }
+}
+
 /// How far reading came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
@@ -81,26 +109,16 @@ pub enum BadHead {
     /// A control character, such as NUL or a bare CR.
     #[error("a control character in a field")]
     FieldValue,
-    /// More than [`HeadLimits::target_bytes_max`].
-    #[error("the target is too long")]
-    TargetTooLong,
-    /// More than [`HeadLimits::field_bytes_max`].
-    #[error("a field is too long")]
-    FieldTooLong,
-    /// More than [`HeadLimits::fields_max`].
-    #[error("too many fields")]
-    TooManyFields,
-    /// More than [`HeadLimits::head_bytes_max`].
-    #[error("the head is too long")]
-    TooLong,
+    /// See [`HeadLimits`].
+    #[error(transparent)]
+    Over(#[from] OverLimit),
 }
 
 impl BadHead {
     /// What a client is told. For an upstream's head it is 502 whatever the cause.
     pub fn status(self) -> u16 {
         match self {
-            Self::TargetTooLong => 414,
-            Self::FieldTooLong | Self::TooManyFields | Self::TooLong => 431,
+            Self::Over(limit) => limit.status(),
             Self::Version => 505,
             _ => 400,
         }
@@ -112,7 +130,7 @@ impl From<FieldError> for BadHead {
         match error {
             FieldError::BadName => Self::FieldName,
             FieldError::BadValue => Self::FieldValue,
-            FieldError::TooLong => Self::TooLong,
+            FieldError::TooLong => OverLimit::Head.into(),
         }
     }
 }

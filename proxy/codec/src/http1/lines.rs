@@ -1,6 +1,6 @@
 //! Lines of a head or of trailers: found, judged and taken over one by one.
 
-use super::limits::{BadHead, HeadLimits, Parsed};
+use super::limits::{BadHead, HeadLimits, OverLimit, Parsed};
 use crate::fields::{FieldLine, Fields, Intake, Known};
 use crate::octets;
 
@@ -24,12 +24,12 @@ impl Cursor {
         input: &'i [u8],
         limits: &HeadLimits,
         line_bytes_max: usize,
-        too_long: BadHead,
+        too_long: OverLimit,
     ) -> Result<Option<&'i [u8]>, BadHead> {
         let head_left = limits.head_bytes_max.saturating_sub(self.at);
         let line_max = line_bytes_max.saturating_add(END.len());
         let (most, too_long) = match head_left < line_max {
-            true => (head_left, BadHead::TooLong),
+            true => (head_left, OverLimit::Head),
             false => (line_max, too_long),
         };
         let end = input.len().min(self.at + most);
@@ -39,7 +39,7 @@ impl Cursor {
             self.searched = end;
             return match input.len() - self.at.min(input.len()) < most {
                 true => Ok(None),
-                false => Err(too_long),
+                false => Err(too_long.into()),
             };
         };
         let feed = from + found;
@@ -60,18 +60,34 @@ impl Cursor {
         let line_max = limits.field_bytes_max.min(usize::from(u16::MAX));
         loop {
             let from = self.at;
-            let Some(line) = self.line(input, limits, line_max, BadHead::FieldTooLong)? else {
+            let Some(line) = self.line(input, limits, line_max, OverLimit::Field)? else {
                 return Ok(Parsed::Partial);
             };
             if line.is_empty() {
                 return Ok(Parsed::Head { consumed: self.at });
             }
             if intake.len() >= limits.fields_max {
-                return Err(BadHead::TooManyFields);
+                return Err(OverLimit::Fields.into());
             }
             intake.push(from..self.at, field(line)?)?;
         }
     }
+}
+
+/// Behind a verdict, the parser of a head begins anew; of a head that is refused, nothing stays.
+#[inline]
+pub(super) fn settle<P: Default>(
+    parser: &mut P,
+    parsed: Result<Parsed, BadHead>,
+    forget: impl FnOnce(),
+) -> Result<Parsed, BadHead> {
+    if parsed != Ok(Parsed::Partial) {
+        *parser = P::default();
+    }
+    if parsed.is_err() {
+        forget();
+    }
+    parsed
 }
 
 const END: &[u8] = b"\r\n";

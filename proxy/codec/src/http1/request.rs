@@ -1,7 +1,7 @@
 //! Heads of requests.
 
-use super::limits::{BadHead, HeadLimits, Parsed};
-use super::lines::Cursor;
+use super::limits::{BadHead, HeadLimits, OverLimit, Parsed};
+use super::lines::{self, Cursor};
 use crate::head::RequestHead;
 use crate::method::Method;
 use crate::octets;
@@ -37,13 +37,7 @@ impl RequestParser {
         head: &mut RequestHead,
     ) -> Result<Parsed, BadHead> {
         let parsed = self.advance(input, limits, head);
-        if parsed != Ok(Parsed::Partial) {
-            *self = Self::default();
-        }
-        if parsed.is_err() {
-            head.clear();
-        }
-        parsed
+        lines::settle(self, parsed, || head.clear())
     }
 
     fn advance(
@@ -61,8 +55,10 @@ impl RequestParser {
                 return Err(BadHead::Method);
             }
             let line_max = limits.target_bytes_max.saturating_add(AROUND_TARGET);
-            let too_long = BadHead::TargetTooLong;
-            let Some(line) = self.cursor.line(input, limits, line_max, too_long)? else {
+            let Some(line) = self
+                .cursor
+                .line(input, limits, line_max, OverLimit::Target)?
+            else {
                 return Ok(Parsed::Partial);
             };
             match (self.step, line) {
@@ -119,7 +115,7 @@ fn request_line(line: &[u8], limits: &HeadLimits, head: &mut RequestHead) -> Res
         _ => return Err(no_version(line)),
     };
     if target.len() > limits.target_bytes_max {
-        return Err(BadHead::TargetTooLong);
+        return Err(OverLimit::Target.into());
     }
     head.target.read(&head.method, target)?;
     Ok(())

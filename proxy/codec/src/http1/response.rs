@@ -1,7 +1,7 @@
 //! Heads of responses.
 
-use super::limits::{BadHead, HeadLimits, Parsed};
-use super::lines::Cursor;
+use super::limits::{BadHead, HeadLimits, OverLimit, Parsed};
+use super::lines::{self, Cursor};
 use crate::head::ResponseHead;
 use crate::octets;
 use crate::status;
@@ -24,13 +24,7 @@ impl ResponseParser {
         head: &mut ResponseHead,
     ) -> Result<Parsed, BadHead> {
         let parsed = self.advance(input, limits, head);
-        if parsed != Ok(Parsed::Partial) {
-            *self = Self::default();
-        }
-        if parsed.is_err() {
-            head.clear();
-        }
-        parsed
+        lines::settle(self, parsed, || head.clear())
     }
 
     fn advance(
@@ -45,8 +39,7 @@ impl ResponseParser {
                 return Err(BadHead::FirstLine);
             }
             let line_max = limits.field_bytes_max;
-            let too_long = BadHead::TooLong;
-            let Some(line) = self.cursor.line(input, limits, line_max, too_long)? else {
+            let Some(line) = self.cursor.line(input, limits, line_max, OverLimit::Head)? else {
                 return Ok(Parsed::Partial);
             };
             head.fields.clear();

@@ -12,6 +12,7 @@ pub use read::{decode_request, decode_response, decode_trailers};
 pub use write::{RequestLine, encode_request, encode_response, encode_trailers};
 
 use crate::fields::{FieldError, Fields};
+use crate::http1::OverLimit;
 use crate::method::Method;
 
 /// What is asked.
@@ -50,19 +51,9 @@ pub enum BadHead {
     /// A scheme that is well-formed, but neither `http` nor `https`.
     #[error("the scheme is not HTTP")]
     Scheme,
-    /// More than [`HeadLimits::target_bytes_max`](crate::http1::HeadLimits).
-    #[error("the target is too long")]
-    TargetTooLong,
-    /// More than [`HeadLimits::field_bytes_max`](crate::http1::HeadLimits).
-    #[error("a field is too long")]
-    FieldTooLong,
-    /// More than [`HeadLimits::fields_max`](crate::http1::HeadLimits).
-    #[error("too many fields")]
-    TooManyFields,
-    /// More than [`HeadLimits::head_bytes_max`](crate::http1::HeadLimits), where a field counts 32 bytes more than its
-    /// text has (RFC 9113 §6.5.2).
-    #[error("the head is too long")]
-    TooLong,
+    /// See [`HeadLimits`](crate::http1::HeadLimits).
+    #[error(transparent)]
+    Over(#[from] OverLimit),
 }
 
 /// How a head breaks the rules.
@@ -123,8 +114,7 @@ impl BadHead {
     pub fn status(self) -> u16 {
         match self {
             Self::Malformed(_) | Self::Scheme => 400,
-            Self::TargetTooLong => 414,
-            Self::FieldTooLong | Self::TooManyFields | Self::TooLong => 431,
+            Self::Over(limit) => limit.status(),
         }
     }
 }
@@ -134,7 +124,7 @@ impl From<FieldError> for BadHead {
         match error {
             FieldError::BadName => Malformed::FieldName.into(),
             FieldError::BadValue => Malformed::FieldValue.into(),
-            FieldError::TooLong => Self::TooLong,
+            FieldError::TooLong => OverLimit::Head.into(),
         }
     }
 }

@@ -160,21 +160,21 @@ fn limits_count_while_the_head_comes_in() {
     let first = "GET / HTTP/1.1\r\n";
     let x = |count| "x".repeat(count);
     check(&format!("GET /{} HTTP/1.1\r\n\r\n", x(19)), Ok(true));
-    let target = Err((BadHead::TargetTooLong, 414));
+    let target = Err((OverLimit::Target.into(), 414));
     check(&format!("GET /{} HTTP/1.1\r\n\r\n", x(20)), target);
     check(&format!("GET /{}", x(60)), target);
     check(&format!("{first}{}: {}\r\n\r\n", x(2), x(36)), Ok(true));
-    let field = Err((BadHead::FieldTooLong, 431));
+    let field = Err((OverLimit::Field.into(), 431));
     check(&format!("{first}{}: {}\r\n\r\n", x(2), x(37)), field);
     check(&format!("{first}{}", x(42)), field);
     check(&format!("{first}{}", x(41)), Ok(false));
     check(&format!("{first}a:b\r\na:b\r\na:b\r\n\r\n"), Ok(true));
-    let many = Err((BadHead::TooManyFields, 431));
+    let many = Err((OverLimit::Fields.into(), 431));
     check(&format!("{first}a:b\r\na:b\r\na:b\r\na:b\r\n"), many);
     let two = format!("{first}a:{}\r\nb:{}\r\n", x(38), x(36));
     check(&format!("{two}\r\n"), Ok(true));
     check(&two, Ok(false));
-    let long = Err((BadHead::TooLong, 431));
+    let long = Err((OverLimit::Head.into(), 431));
     check(&format!("{two}c"), Ok(false));
     check(&format!("{two}c:"), long);
     check(&format!("{two}c\r\n"), long);
@@ -198,20 +198,23 @@ fn the_usual_limits() {
     let x = |count| "x".repeat(count);
     let first = "GET / HTTP/1.1\r\n";
     check(format!("GET /{} HTTP/1.1\r\n\r\n", x(8191)), Ok(true));
-    check(format!("GET /{}", x(9000)), Err(BadHead::TargetTooLong));
+    check(format!("GET /{}", x(9000)), Err(OverLimit::Target.into()));
     check(format!("{first}a:{}\r\n\r\n", x(16 * 1024 - 2)), Ok(true));
     check(
         format!("{first}a:{}", x(16 * 1024)),
-        Err(BadHead::FieldTooLong),
+        Err(OverLimit::Field.into()),
     );
     check(format!("{first}{}\r\n", "a:\r\n".repeat(100)), Ok(true));
     check(
         format!("{first}{}", "a:\r\n".repeat(101)),
-        Err(BadHead::TooManyFields),
+        Err(OverLimit::Fields.into()),
     );
     let line = format!("a:{}\r\n", x(12 * 1024));
     check(format!("{first}{}\r\n", line.repeat(5)), Ok(true));
-    check(format!("{first}{}", line.repeat(6)), Err(BadHead::TooLong));
+    check(
+        format!("{first}{}", line.repeat(6)),
+        Err(OverLimit::Head.into()),
+    );
     check(format!("{first}{}b", line.repeat(5)), Ok(false));
 }
 

@@ -2,7 +2,7 @@
 
 use super::{BadHead, Malformed};
 use crate::fields::{Fields, Known, KnownSet};
-use crate::http1::HeadLimits;
+use crate::http1::{HeadLimits, OverLimit};
 use crate::http2::hpack::{Decoded, Kind, Pseudo, size};
 
 /// A head of which ever more comes in.
@@ -92,7 +92,7 @@ impl<'l> Reading<'l> {
     ) -> Result<(), BadHead> {
         self.bytes += size(field.name_length, field.value_length());
         if self.bytes > self.limits.head_bytes_max {
-            return Err(BadHead::TooLong);
+            return Err(OverLimit::Head.into());
         }
         let known = match field.kind {
             Kind::Pseudo(kind) => {
@@ -124,7 +124,7 @@ impl<'l> Reading<'l> {
             // Crumbs usually follow one another.
             Known::Cookie if self.joins_cookies => {
                 let joined = self.fields.lengthen_last(known, b"; ", field.value());
-                if joined.map_err(|_| BadHead::FieldTooLong)? {
+                if joined.map_err(|_| OverLimit::Field)? {
                     return Ok(());
                 }
             }
@@ -138,10 +138,10 @@ impl<'l> Reading<'l> {
     fn append(&mut self, known: Option<Known>, field: Decoded<'_>) -> Result<(), BadHead> {
         // Without the end of the line.
         if field.line.len() - 2 > self.limits.field_bytes_max {
-            return Err(BadHead::FieldTooLong);
+            return Err(OverLimit::Field.into());
         }
         if self.fields.len() >= self.limits.fields_max {
-            return Err(BadHead::TooManyFields);
+            return Err(OverLimit::Fields.into());
         }
         self.fields
             .append_whole(field.line, field.name_length, known, field.never_indexed)?;
@@ -158,7 +158,7 @@ fn join_cookies(fields: &mut Fields, limits: &HeadLimits) -> Result<(), BadHead>
     }
     let length = fields.get(Known::Cookie).map_or(0, <[u8]>::len);
     match "cookie: ".len() + length > limits.field_bytes_max {
-        true => Err(BadHead::FieldTooLong),
+        true => Err(OverLimit::Field.into()),
         false => Ok(()),
     }
 }

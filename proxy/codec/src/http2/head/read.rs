@@ -6,7 +6,7 @@ use crate::authority::Authority;
 use crate::content_length::content_length;
 use crate::fields::{Fields, Known};
 use crate::head::ResponseHead;
-use crate::http1::HeadLimits;
+use crate::http1::{HeadLimits, OverLimit};
 use crate::http2::hpack::{BadBlock, Decoder, Pseudo};
 use crate::method::Method;
 use crate::version::Version;
@@ -86,7 +86,7 @@ impl RequestLine {
                 let authority = Authority::parse(value).map_err(|_| Malformed::Authority)?;
                 once(&mut self.authority, authority.as_str().into())
             }
-            Pseudo::Path if value.len() > limits.target_bytes_max => Err(BadHead::TargetTooLong),
+            Pseudo::Path if value.len() > limits.target_bytes_max => Err(OverLimit::Target.into()),
             Pseudo::Path => once(&mut self.path, parse_path(value)?.into()),
             Pseudo::Protocol => once(&mut self.protocol, parse_protocol(value)?.into()),
             Pseudo::Status => Err(Malformed::Pseudo.into()),

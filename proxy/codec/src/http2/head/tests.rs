@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fields::Field;
-use crate::http1::HeadLimits;
+use crate::http1::{HeadLimits, OverLimit};
 use crate::http2::hpack::{BadBlock, Decoder, Encoder};
 
 /// A block of plain texts; `!` in front is for a field that is never to be indexed.
@@ -335,17 +335,23 @@ fn heads_have_limits() {
     let path =
         |length: usize| GET.replace(":path=/", &format!(":path=/{}", "p".repeat(length - 1)));
     check(&path(50), Ok(()));
-    check(&path(51), Err(BadHead::TargetTooLong));
+    check(&path(51), Err(OverLimit::Target.into()));
     let with = |fields: &str, expected| check(&format!("{GET}|{fields}"), expected);
     with(&format!("a={}", "v".repeat(97)), Ok(()));
-    with(&format!("a={}", "v".repeat(98)), Err(BadHead::FieldTooLong));
+    with(
+        &format!("a={}", "v".repeat(98)),
+        Err(OverLimit::Field.into()),
+    );
     with("a=1|b=2|c=3|d=4", Ok(()));
-    with("a=1|b=2|c=3|d=4|e=5", Err(BadHead::TooManyFields));
+    with("a=1|b=2|c=3|d=4|e=5", Err(OverLimit::Fields.into()));
     with("a=1|b=2|c=3|cookie=d|cookie=e|cookie=f", Ok(()));
     let crumbs = |last: usize| format!("cookie={}|x=y|cookie={}", "c".repeat(45), "c".repeat(last));
     with(&crumbs(45), Ok(()));
-    with(&crumbs(46), Err(BadHead::FieldTooLong));
-    with(&crumbs(46).replace("x=y|", ""), Err(BadHead::FieldTooLong));
+    with(&crumbs(46), Err(OverLimit::Field.into()));
+    with(
+        &crumbs(46).replace("x=y|", ""),
+        Err(OverLimit::Field.into()),
+    );
     // `GET` counts 42 + 44 + 38 + 48, then each crumb 62, and 33 for a name of one byte.
     let sized = |last: usize, expected| {
         let crumb = format!("cookie={}|", "c".repeat(24));
@@ -359,12 +365,12 @@ fn heads_have_limits() {
         assert_eq!(found.expect(&text).map(drop), expected, "{text}");
     };
     sized(0, Ok(()));
-    sized(1, Err(BadHead::TooLong));
+    sized(1, Err(OverLimit::Head.into()));
     for (bad, status) in [
-        (BadHead::TargetTooLong, 414),
-        (BadHead::FieldTooLong, 431),
-        (BadHead::TooManyFields, 431),
-        (BadHead::TooLong, 431),
+        (OverLimit::Target.into(), 414),
+        (OverLimit::Field.into(), 431),
+        (OverLimit::Fields.into(), 431),
+        (OverLimit::Head.into(), 431),
         (BadHead::Scheme, 400),
         (BadHead::Malformed(Malformed::Te), 400),
     ] {
@@ -505,13 +511,13 @@ fn floods_are_only_counted() {
     bomb.resize(bomb.len() + 3000, b'x');
     bomb.resize(bomb.len() + 200_000, 0xbe);
     let found = decode_request(&mut decoder, &bomb, &limits);
-    assert_eq!(found, Ok(Err(BadHead::TooLong)));
+    assert_eq!(found, Ok(Err(OverLimit::Head.into())));
     let crumbs = format!("{GET}|{}", "cookie=a|te=trailers|".repeat(40));
     assert_eq!(request(&crumbs).map(drop), Ok(()));
     let crumbs = format!("{GET}|{}", "cookie=a|te=trailers|".repeat(20_000));
-    assert_eq!(request(&crumbs), Err(BadHead::TooManyFields));
+    assert_eq!(request(&crumbs), Err(OverLimit::Fields.into()));
     let crumbs = format!("{GET}|{}", "cookie=a|".repeat(20_000));
-    assert_eq!(request(&crumbs), Err(BadHead::TooLong));
+    assert_eq!(request(&crumbs), Err(OverLimit::Head.into()));
 }
 
 /// Lines of which many make a good head, and some a bad one.
