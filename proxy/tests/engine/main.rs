@@ -8,6 +8,10 @@ mod bad_responses;
 #[cfg(test)]
 mod balance;
 #[cfg(test)]
+mod by_hand;
+#[cfg(test)]
+mod early_answers;
+#[cfg(test)]
 mod edge;
 #[cfg(test)]
 mod exchanges;
@@ -40,10 +44,14 @@ mod resilience;
 #[cfg(test)]
 mod scarce;
 #[cfg(test)]
+mod slow_sides;
+#[cfg(test)]
 mod strict;
 #[cfg(test)]
 mod tls;
 #[cfg(test)]
 mod upgrade;
+#[cfg(test)]
+mod versions;
 #[cfg(test)]
 mod ways;

@@ -5,8 +5,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::kit::{
-    Origin, Proxy, endpoint, field, ok, read_message, service, service_of, soon, status_of,
+    Act, Origin, Proxy, endpoint, field, get, ok, raw, read_message, service, service_of, soon,
+    status_of,
 };
+use crate::ways::Way;
 
 const ASK: &str = "GET /chat HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: abc\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
@@ -90,4 +92,32 @@ async fn h2c_by_upgrade_is_refused_but_served() {
         .await;
     assert_eq!(status_of(&answer), 200, "{answer}");
     assert_eq!(field(&origin.seen()[0], "upgrade"), None);
+}
+
+#[tokio::test]
+async fn an_upgrade_is_what_was_asked_for_or_nothing() {
+    let ask =
+        "GET /chat HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    // Refused: what was said in the new protocol is not read in the old one.
+    for way in Way::to_http1(ok("no")).await {
+        let answer = raw(way.address, &format!("{ask}{smuggled}")).await;
+        assert!(answer.ends_with("no"), "{}: {answer}", way.name);
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{}", way.name);
+        assert_eq!(way.seen().len(), 1, "{}", way.name);
+        // Nor is the endpoint's connection used again.
+        let before = way.origin().connections();
+        raw(way.address, &get("/")).await;
+        assert_eq!(way.origin().connections(), before + 1, "{}", way.name);
+    }
+    // Agreed to something else.
+    let other = "HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n";
+    for way in Way::to_http1(Act::Say(other.into())).await {
+        let answer = raw(
+            way.address,
+            &ask.replace("Upgrade\r\n", "Upgrade, close\r\n"),
+        )
+        .await;
+        assert_eq!(status_of(&answer), 502, "{}: {answer}", way.name);
+    }
 }
