@@ -126,7 +126,7 @@ async fn a_client_that_does_not_read_is_read_still() {
     }
     until(|| origin.seen().len() == 16).await;
     // Until nothing fits into the connections any more.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    until(|| origin.stuck() == 16).await;
     origin.always(ok("after all"));
     for client in &mut clients {
         client

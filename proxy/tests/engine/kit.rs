@@ -63,6 +63,8 @@ struct State {
     default: Act,
     seen: Vec<String>,
     connections: usize,
+    /// Answers of which no byte more is taken at present.
+    stuck: usize,
 }
 
 impl Drop for Origin {
@@ -80,6 +82,7 @@ impl Origin {
             default,
             seen: Vec::new(),
             connections: 0,
+            stuck: 0,
         }));
         let shared = state.clone();
         let task = tokio::spawn(async move {
@@ -114,6 +117,11 @@ impl Origin {
     pub(crate) fn connections(&self) -> usize {
         self.state.lock().unwrap().connections
     }
+
+    /// How many answers wait for somebody to take more of them.
+    pub(crate) fn stuck(&self) -> usize {
+        self.state.lock().unwrap().stuck
+    }
 }
 
 async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
@@ -129,10 +137,24 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
             state.script.pop_front().unwrap_or(default)
         };
         match act {
-            Act::Say(text) => stream.write_all(text.as_bytes()).await.unwrap(),
-            Act::SayAndClose(text) => return stream.write_all(text.as_bytes()).await.unwrap(),
+            Act::Say(text) => write(&mut stream, text.as_bytes(), &state).await,
+            Act::SayAndClose(text) => return write(&mut stream, text.as_bytes(), &state).await,
             Act::Close => return,
             Act::Hang => std::future::pending().await,
+        }
+    }
+}
+
+async fn write(stream: &mut TcpStream, mut rest: &[u8], state: &Mutex<State>) {
+    while !rest.is_empty() {
+        match stream.try_write(rest) {
+            Ok(count) => rest = &rest[count..],
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                state.lock().unwrap().stuck += 1;
+                stream.writable().await.unwrap();
+                state.lock().unwrap().stuck -= 1;
+            }
+            Err(error) => panic!("{error}"),
         }
     }
 }
