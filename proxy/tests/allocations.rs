@@ -1,17 +1,19 @@
 //! What a request allocates on connections that are kept, counted and fixed: whoever adds to it finds out here.
 
+#[cfg(test)]
+#[expect(dead_code, reason = "the tests of the engine use the rest of it")]
+#[path = "engine/kit.rs"]
+mod kit;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use meshgate_proxy::{
-    EndpointSpec, Engine, EngineOptions, Listener, ListenerKind, ListenerLimits, Policy, Protocol,
-    Rule, Service, ServiceSpec, Services, Snapshot, Target,
-};
-use meshgate_routing::route::{HostName, HostRules, PathKind, PathMatch, RouteTable};
+use meshgate_proxy::{Engine, EngineOptions, Listener, ListenerKind, ListenerLimits, Policy};
 use tokio_util::sync::CancellationToken;
+
+use kit::{endpoint, everything_to, service_of};
 
 /// Counts what every thread asks for: only the engine's worker does anything while it matters.
 struct Counting;
@@ -71,36 +73,9 @@ fn origin() -> SocketAddr {
 
 /// One service for all hosts, without records.
 fn edge(origin: SocketAddr) -> SocketAddr {
-    let service = Service::new(
-        ServiceSpec {
-            name: "shop/web:80".into(),
-            protocol: Protocol::Auto,
-            addresses: vec![],
-            endpoints: vec![EndpointSpec {
-                address: origin,
-                uid: "pod".into(),
-                pod: "pod".into(),
-                identity: None,
-                terminating: false,
-            }],
-            policy: Policy::default(),
-        },
-        None,
-    );
-    let rule = Rule {
-        target: Target::Service(service.name().clone()),
-        origin: "ingress/shop/web".into(),
-        index: 0,
-        limits: vec![],
-    };
-    let path = PathMatch::new(PathKind::Prefix, "/").expect("a path");
+    let service = service_of(vec![endpoint(origin, "pod")], Policy::default(), None);
     let engine = Engine::new(EngineOptions::default()).expect("an engine");
-    engine.swap(Snapshot {
-        generation: 1,
-        routes: RouteTable::new([(HostName::Any, Arc::new(HostRules::new([(path, rule)])))]),
-        services: Services::new([Arc::new(service)], false),
-        ..Snapshot::default()
-    });
+    engine.swap(everything_to(service, Vec::new()));
     let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = socket.local_addr().expect("its address");
     let listener = Listener {

@@ -3,6 +3,11 @@
 //! The engine runs in a process of its own (this program again), so that nothing else is counted.
 #![expect(clippy::unwrap_used, reason = "a test ends at every surprise")]
 
+#[cfg(test)]
+#[expect(dead_code, reason = "the tests of the engine use the rest of it")]
+#[path = "engine/kit.rs"]
+mod kit;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
@@ -12,10 +17,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use meshgate_proxy::tls::{Certificates, certified_key};
 use meshgate_proxy::{
-    EndpointSpec, Engine, EngineOptions, Listener, ListenerKind, ListenerLimits, Policy, Protocol,
-    Rule, Service, ServiceSpec, Services, Snapshot, Target, listen,
+    Engine, EngineOptions, Listener, ListenerKind, ListenerLimits, Policy, Snapshot, listen,
 };
-use meshgate_routing::route::{HostName, HostRules, PathKind, PathMatch, RouteTable};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
@@ -24,6 +27,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
+
+use kit::{endpoint, everything_to, service_of};
 
 /// Counts what is allocated and not given back, by size.
 struct Counting;
@@ -140,40 +145,15 @@ fn serve(endpoint: SocketAddr) {
     }
 }
 
-fn snapshot(endpoint: SocketAddr) -> Snapshot {
+fn snapshot(origin: SocketAddr) -> Snapshot {
     let issued = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
     let key = certified_key(&issued.cert.pem(), &issued.signing_key.serialize_pem()).unwrap();
     let mut certificates = Certificates::default();
     certificates.add("a.test", key).unwrap();
-    let service = Service::new(
-        ServiceSpec {
-            name: "shop/web:80".into(),
-            protocol: Protocol::Auto,
-            addresses: vec![],
-            endpoints: vec![EndpointSpec {
-                address: endpoint,
-                uid: "pod".into(),
-                pod: "pod".into(),
-                identity: None,
-                terminating: false,
-            }],
-            policy: Policy::default(),
-        },
-        None,
-    );
-    let rule = Rule {
-        target: Target::Service(service.name().clone()),
-        origin: "ingress/shop/web".into(),
-        index: 0,
-        limits: vec![],
-    };
-    let path = PathMatch::new(PathKind::Prefix, "/").unwrap();
+    let service = service_of(vec![endpoint(origin, "pod")], Policy::default(), None);
     Snapshot {
-        generation: 1,
-        routes: RouteTable::new([(HostName::Any, Arc::new(HostRules::new([(path, rule)])))]),
-        services: Services::new([Arc::new(service)], true),
         certificates,
-        ..Snapshot::default()
+        ..everything_to(service, Vec::new())
     }
 }
 
