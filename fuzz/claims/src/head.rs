@@ -1,7 +1,11 @@
 //! What is claimed of the heads of requests and of responses alike.
 
 use meshgate_codec::fields::{Fields, Known};
-use meshgate_codec::http1::{HeadLimits, Parsed};
+use std::fmt::Debug;
+
+use meshgate_codec::http1::{BadHead, HeadLimits, Parsed};
+
+use crate::parts;
 
 /// What a head may cost by default, and so little that inputs of a few bytes reach each limit.
 pub(crate) const LIMITS: [fn() -> HeadLimits; 2] = [HeadLimits::default, || HeadLimits {
@@ -10,6 +14,42 @@ pub(crate) const LIMITS: [fn() -> HeadLimits; 2] = [HeadLimits::default, || Head
     field_bytes_max: 50,
     target_bytes_max: 30,
 }];
+
+/// One verdict and one head wherever reads end. `start` makes a parser, which is given a little more at each call.
+pub(crate) fn same_in_parts<H, P>(
+    input: &[u8],
+    whole: Result<Parsed, BadHead>,
+    expected: &H,
+    start: impl Fn() -> P,
+) where
+    H: Default + PartialEq + Debug,
+    P: FnMut(&[u8], &mut H) -> Result<Parsed, BadHead>,
+{
+    for ends in parts::ways(input) {
+        let (mut parse, mut head) = (start(), H::default());
+        let mut parsed = Ok(Parsed::Partial);
+        for end in ends {
+            parsed = parse(&input[..end], &mut head);
+            if parsed != Ok(Parsed::Partial) {
+                break;
+            }
+        }
+        assert_eq!(parsed, whole);
+        if parsed != Ok(Parsed::Partial) {
+            assert_eq!(&head, expected);
+        }
+    }
+}
+
+/// Written again, a head of those limits may be over them by our own lines.
+pub(crate) fn with_our_lines(limits: &HeadLimits) -> HeadLimits {
+    HeadLimits {
+        head_bytes_max: limits.head_bytes_max + 256,
+        fields_max: limits.fields_max + 3,
+        field_bytes_max: limits.field_bytes_max + 256,
+        target_bytes_max: limits.target_bytes_max + 1,
+    }
+}
 
 /// The head's bytes are whole lines within the limits, and every field is what a field may be.
 pub(crate) fn is_well_formed(input: &[u8], parsed: Parsed, fields: &Fields, limits: &HeadLimits) {

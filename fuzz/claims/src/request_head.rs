@@ -1,12 +1,12 @@
 //! Heads of HTTP/1 requests.
 
 use meshgate_codec::http1::{
-    BadHead, Framing, HeadLimits, Parsed, Persist, RequestLine, RequestParser, encode_request,
+    Framing, HeadLimits, Parsed, Persist, RequestLine, RequestParser, encode_request,
     parse_request, request_framing,
 };
 use meshgate_codec::{Known, Method, RequestHead, Target, Version};
 
-use crate::{head, parts};
+use crate::head;
 
 /// One verdict wherever reads end; what is accepted is well-formed, read the same by httparse, and read the same again
 /// after it was written.
@@ -15,9 +15,10 @@ pub fn request_head(input: &[u8]) {
         let limits = limits();
         let mut head = RequestHead::default();
         let parsed = parse_request(input, &limits, &mut head);
-        for ends in parts::ways(input) {
-            same_in_parts(input, &ends, &limits, parsed, &head);
-        }
+        head::same_in_parts(input, parsed, &head, || {
+            let mut parser = RequestParser::default();
+            move |input: &[u8], head: &mut RequestHead| parser.parse(input, &limits, head)
+        });
         match parsed {
             Err(problem) => {
                 assert_eq!(head, RequestHead::default());
@@ -30,27 +31,6 @@ pub fn request_head(input: &[u8]) {
                 same_when_written(&head, &limits);
             }
         }
-    }
-}
-
-fn same_in_parts(
-    input: &[u8],
-    ends: &[usize],
-    limits: &HeadLimits,
-    whole: Result<Parsed, BadHead>,
-    expected: &RequestHead,
-) {
-    let (mut parser, mut head) = (RequestParser::default(), RequestHead::default());
-    let mut parsed = Ok(Parsed::Partial);
-    for end in ends {
-        parsed = parser.parse(&input[..*end], limits, &mut head);
-        if parsed != Ok(Parsed::Partial) {
-            break;
-        }
-    }
-    assert_eq!(parsed, whole);
-    if parsed != Ok(Parsed::Partial) {
-        assert_eq!(&head, expected);
     }
 }
 
@@ -84,13 +64,7 @@ fn same_when_written(head: &RequestHead, limits: &HeadLimits) {
     let mut out = Vec::new();
     encode_request(line, &head.fields, framing, Persist::Keep, &mut out)
         .expect("what was judged can be said");
-    // Our own lines may lead it over the limits.
-    let limits = HeadLimits {
-        head_bytes_max: limits.head_bytes_max + 256,
-        fields_max: limits.fields_max + 3,
-        field_bytes_max: limits.field_bytes_max + 256,
-        target_bytes_max: limits.target_bytes_max + 1,
-    };
+    let limits = head::with_our_lines(limits);
     let mut again = RequestHead::default();
     let parsed = parse_request(&out, &limits, &mut again);
     assert_eq!(

@@ -1,12 +1,12 @@
 //! Heads of HTTP/1 responses.
 
 use meshgate_codec::http1::{
-    BadHead, Framing, HeadLimits, Parsed, Persist, ResponseParser, StatusLine, encode_response,
+    Framing, HeadLimits, Parsed, Persist, ResponseParser, StatusLine, encode_response,
     parse_response, response_framing,
 };
 use meshgate_codec::{Method, ResponseHead, Version};
 
-use crate::{head, parts};
+use crate::head;
 
 /// One verdict wherever reads end; what is accepted is well-formed, read the same by httparse, and read the same again
 /// after it was written, whatever was asked.
@@ -15,9 +15,10 @@ pub fn response_head(input: &[u8]) {
         let limits = limits();
         let mut head = ResponseHead::default();
         let parsed = parse_response(input, &limits, &mut head);
-        for ends in parts::ways(input) {
-            same_in_parts(input, &ends, &limits, parsed, &head);
-        }
+        head::same_in_parts(input, parsed, &head, || {
+            let mut parser = ResponseParser::default();
+            move |input: &[u8], head: &mut ResponseHead| parser.parse(input, &limits, head)
+        });
         match parsed {
             Err(_) => assert_eq!(head, ResponseHead::default()),
             Ok(Parsed::Partial) => assert!(input.len() <= limits.head_bytes_max),
@@ -29,27 +30,6 @@ pub fn response_head(input: &[u8]) {
                 }
             }
         }
-    }
-}
-
-fn same_in_parts(
-    input: &[u8],
-    ends: &[usize],
-    limits: &HeadLimits,
-    whole: Result<Parsed, BadHead>,
-    expected: &ResponseHead,
-) {
-    let (mut parser, mut head) = (ResponseParser::default(), ResponseHead::default());
-    let mut parsed = Ok(Parsed::Partial);
-    for end in ends {
-        parsed = parser.parse(&input[..*end], limits, &mut head);
-        if parsed != Ok(Parsed::Partial) {
-            break;
-        }
-    }
-    assert_eq!(parsed, whole);
-    if parsed != Ok(Parsed::Partial) {
-        assert_eq!(&head, expected);
     }
 }
 
@@ -75,13 +55,7 @@ fn same_when_written(head: &ResponseHead, method: &Method, limits: &HeadLimits) 
     let mut out = Vec::new();
     encode_response(line, &head.fields, framing, Persist::Keep, &mut out)
         .expect("what was judged can be said");
-    // Our own lines may lead it over the limits.
-    let limits = HeadLimits {
-        head_bytes_max: limits.head_bytes_max + 256,
-        fields_max: limits.fields_max + 3,
-        field_bytes_max: limits.field_bytes_max + 256,
-        ..*limits
-    };
+    let limits = head::with_our_lines(limits);
     let mut again = ResponseHead::default();
     let parsed = parse_response(&out, &limits, &mut again);
     assert_eq!(
