@@ -3,6 +3,7 @@
 mod edge;
 mod grpc;
 mod h2spec;
+mod listen;
 mod origin;
 mod sidecar;
 mod slow;

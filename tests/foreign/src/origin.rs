@@ -10,8 +10,10 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use tokio::net::TcpListener;
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+
+use crate::listen::listen;
 
 /// Ends when dropped.
 pub(crate) struct Origin {
@@ -29,10 +31,7 @@ pub(crate) const LARGE: &str = "/large";
 
 impl Origin {
     pub(crate) async fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener));
+        let (address, tasks) = listen(serve).await?;
         Ok(Self {
             address,
             _tasks: tasks,
@@ -40,21 +39,12 @@ impl Origin {
     }
 }
 
-async fn serve(listener: TcpListener) {
-    let mut connections = JoinSet::new();
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            continue;
-        };
-        while connections.try_join_next().is_some() {}
-        connections.spawn(async move {
-            let server = auto::Builder::new(TokioExecutor::new());
-            // Whoever breaks off is judged by the suite, not here.
-            let _ = server
-                .serve_connection(TokioIo::new(stream), service_fn(answer))
-                .await;
-        });
-    }
+async fn serve(stream: TcpStream) {
+    let server = auto::Builder::new(TokioExecutor::new());
+    // Whoever breaks off is judged by the suite, not here.
+    let _ = server
+        .serve_connection(TokioIo::new(stream), service_fn(answer))
+        .await;
 }
 
 async fn answer(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {

@@ -16,10 +16,12 @@ use meshgate_proxy::{
     MeshTls, OriginalDestination, Policy, Protocol, Service, ServiceSpec, Services, Snapshot,
 };
 use rustls::pki_types::ServerName;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::listen::listen;
 
 /// Ends when dropped.
 pub(crate) struct Sidecar {
@@ -133,25 +135,13 @@ impl Mesh {
 }
 
 /// Takes connections in the clear and passes their bytes on as a workload of the mesh.
-async fn tunnel(to: SocketAddr, client: MeshTls) -> anyhow::Result<(SocketAddr, JoinSet<()>)> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        let mut connections = JoinSet::new();
-        loop {
-            let Ok((stream, _)) = listener.accept().await else {
-                continue;
-            };
-            while connections.try_join_next().is_some() {}
-            let connector = TlsConnector::from(client.client.clone());
-            connections.spawn(async move {
-                // Ends with either side; who was cut off is judged by the suite.
-                let _ = pass(stream, to, connector).await;
-            });
-        }
-    });
-    Ok((address, tasks))
+async fn tunnel(to: SocketAddr, client: MeshTls) -> std::io::Result<(SocketAddr, JoinSet<()>)> {
+    listen(move |stream| {
+        let connector = TlsConnector::from(client.client.clone());
+        // Ends with either side; who was cut off is judged by the suite.
+        async move { pass(stream, to, connector).await.unwrap_or_default() }
+    })
+    .await
 }
 
 async fn pass(mut near: TcpStream, to: SocketAddr, connector: TlsConnector) -> std::io::Result<()> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use futures::{SinkExt as _, StreamExt as _};
 use serde::Deserialize;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use crate::Outcome;
 use crate::edge::{Edge, HOST};
+use crate::listen::listen;
 use crate::sidecar::Sidecar;
 use crate::tools;
 
@@ -101,22 +102,9 @@ struct Server {
 
 impl Server {
     async fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            let mut connections = JoinSet::new();
-            loop {
-                let Ok((stream, _)) = listener.accept().await else {
-                    continue;
-                };
-                while connections.try_join_next().is_some() {}
-                connections.spawn(async move {
-                    // The suite breaks off as it likes.
-                    let _ = echo(stream).await;
-                });
-            }
-        });
+        // The suite breaks off as it likes.
+        let served = listen(|stream| async move { echo(stream).await.unwrap_or_default() });
+        let (address, tasks) = served.await?;
         Ok(Self {
             address,
             _tasks: tasks,
