@@ -38,6 +38,7 @@ mod story;
 mod tcp;
 pub mod tls;
 mod upstream;
+mod websocket;
 mod wire;
 mod worker;
 

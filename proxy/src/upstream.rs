@@ -2,6 +2,7 @@
 
 mod connect;
 mod exchange;
+mod extended;
 mod pool;
 
 pub(crate) use connect::{Dialer, overload};

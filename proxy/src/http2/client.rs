@@ -6,7 +6,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use meshgate_codec::http2::{Code, Config, RequestLine, Role, StreamId};
-use meshgate_codec::{Fields, Known, ResponseHead};
+use meshgate_codec::{Fields, Known, Method, ResponseHead};
+use tokio_util::sync::CancellationToken;
 
 use super::link::{Link, State};
 use super::outbound::{Outbound, Unsent};
@@ -27,6 +28,8 @@ const PONG_MAX: Duration = Duration::from_secs(10);
 pub(crate) struct Client {
     link: Link,
     owner: Arc<Owner>,
+    /// The endpoint has said what it takes, or never will.
+    greeted: CancellationToken,
 }
 
 /// Wakes the task that moves the bytes when the last owner goes.
@@ -106,8 +109,15 @@ impl Client {
     ) -> (Self, impl Future<Output = ()> + Send + use<T>) {
         let link = Link::new(Role::Client, config, io, None);
         let owner = Arc::new(Owner(link.clone()));
-        let driving = drive(link.clone(), Arc::downgrade(&owner), turn);
-        (Self { link, owner }, driving)
+        let greeted = CancellationToken::new();
+        let until_greeted = (turn, greeted.clone().drop_guard());
+        let driving = drive(link.clone(), Arc::downgrade(&owner), until_greeted);
+        let client = Self {
+            link,
+            owner,
+            greeted,
+        };
+        (client, driving)
     }
 
     /// Whether it will never carry a further request.
@@ -125,6 +135,13 @@ impl Client {
         is_open && protocol.open() < others
     }
 
+    /// Whether requests may open other protocols on it (RFC 8441 §3), which is known once the endpoint has greeted.
+    pub(crate) async fn opens_protocols(&self) -> bool {
+        self.greeted.cancelled().await;
+        let state = self.link.lock();
+        state.ended.is_none() && state.protocol.opens_protocols()
+    }
+
     /// Whether nothing is going on.
     pub(crate) fn is_idle(&self) -> bool {
         self.link.lock().slots.is_empty()
@@ -136,11 +153,13 @@ impl Client {
         asked: Asked<'_>,
         body: RequestBody,
     ) -> Result<Answer, Broken> {
-        let ends = body.is_ended();
+        let has_body = !body.is_ended();
+        // What is opened is spoken on both ways.
+        let ends = !has_body && *asked.line.method != Method::Connect;
         let (stream, begins) = self.open(asked, ends)?;
         let outbound = Outbound::new(self.link.clone(), stream.id, None);
-        let mut sending = (!ends).then_some((outbound, body));
-        let mut patience = Patience::of(asked.interims, !ends);
+        let mut sending = has_body.then_some((outbound, body));
+        let mut patience = Patience::of(asked.interims, has_body);
         let head = poll_fn(|cx| {
             while let Some(interim) = stream.take_interim() {
                 if interim.status == 100 {
@@ -179,12 +198,10 @@ impl Client {
         &self,
         asked: Asked<'_>,
     ) -> Result<(ResponseHead, Option<Tunnel>), Broken> {
-        let (mut stream, begins) = self.open(asked, false)?;
-        let head = poll_fn(|cx| stream.poll_head(cx, begins)).await?;
-        stream.handed_on = (200..300).contains(&head.status);
-        let tunnel = stream
-            .handed_on
-            .then(|| Tunnel::new(self.link.clone(), stream.id, Some(self.clone())));
+        let answer = self.exchange(asked, RequestBody::Empty).await?;
+        let agrees = answer.agrees();
+        let Answer { head, outcome } = answer;
+        let tunnel = agrees.then(|| outcome.into_tunnel(self.clone()));
         Ok((head, tunnel))
     }
 
@@ -241,7 +258,20 @@ impl Stream {
     }
 }
 
+impl Answer {
+    /// Whether what the request asked to open is open (RFC 9113 §8.5).
+    pub(crate) fn agrees(&self) -> bool {
+        (200..300).contains(&self.head.status)
+    }
+}
+
 impl Outcome {
+    /// The stream as a connection of its own, after the agreement on that.
+    pub(crate) fn into_tunnel(mut self, client: Client) -> Tunnel {
+        self.stream.handed_on = true;
+        Tunnel::new(self.stream.link.clone(), self.stream.id, Some(client))
+    }
+
     pub(crate) fn is_ended(&self) -> bool {
         self.ask(Slot::is_drained) == Some(true)
     }

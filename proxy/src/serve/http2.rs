@@ -24,6 +24,7 @@ use crate::listen::{FIELD_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, URI_BYTES_MAX}
 use crate::reply::{self, Manner};
 use crate::story::{Answer, Received, answer};
 use crate::tcp;
+use crate::websocket;
 
 /// Receive windows of an HTTP/2 client: about RFC 9113's default for a stream, room for several in a connection.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
@@ -153,7 +154,7 @@ async fn change_protocol(
     switch: Switch,
 ) {
     // It answers the key that was made up in the client's place.
-    response.fields.remove("sec-websocket-accept");
+    response.fields.remove(websocket::ACCEPT);
     let agreed = stream.agree(StatusCode::OK.as_u16(), &response.fields);
     if let Some(client) = agreed {
         tcp::relay_upgraded(connection, client.into(), switch).await;

@@ -23,6 +23,7 @@ use crate::serve::{Connection, Direction};
 use crate::service::{Endpoint, NoPick, Pass, Picked, Service};
 use crate::spare;
 use crate::upstream::{self, Attempt, Dialer, Upgraded, Wire};
+use crate::websocket;
 
 /// At the edge even a service without a timeout of its own has one, so that nobody's connection hangs for ever.
 const EDGE_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
@@ -59,6 +60,7 @@ pub(super) async fn forward(
             None => attempts.await,
         }
     };
+    let proof = proof(&request);
     let Request {
         fields,
         upgrade,
@@ -82,7 +84,7 @@ pub(super) async fn forward(
         } => match upgrade {
             Some(protocol) => {
                 let idle = policy.idle_timeout;
-                let (response, protocol) = agreement(head, protocol)?;
+                let (response, protocol) = agreement(head, protocol, proof)?;
                 let switch = Switch {
                     protocol,
                     upstream,
@@ -115,8 +117,25 @@ async fn enter(service: &Service, begun: Instant) -> Result<(Pass, Instant), Fai
     Ok((place, Instant::now()))
 }
 
+/// What an endpoint must say to a key that was made up in the client's place: nobody else looks (RFC 6455 §4.1).
+fn proof(request: &Request) -> Option<String> {
+    let is_ours =
+        request.version == Version::Http2 && request.upgrade.as_deref() == Some(websocket::NAME);
+    let key = request.fields.get(websocket::KEY).filter(|_| is_ours)?;
+    Some(websocket::accept(key))
+}
+
 /// What the client is told when the endpoint changes the protocol.
-fn agreement(mut fields: Fields, asked: Box<str>) -> Result<(Response, Box<str>), Failure> {
+fn agreement(
+    mut fields: Fields,
+    asked: Box<str>,
+    proof: Option<String>,
+) -> Result<(Response, Box<str>), Failure> {
+    let proves = |proof: String| fields.all(websocket::ACCEPT).eq([proof.as_bytes()]);
+    if !proof.is_none_or(proves) {
+        let why = "the endpoint's Sec-WebSocket-Accept does not answer the key";
+        return Err(upstream::malformed(why.into()));
+    }
     let protocol = match fields.get(Known::Upgrade) {
         Some(said) => chosen(&asked, said).ok_or_else(|| {
             upstream::malformed("the endpoint changed to a protocol that nobody asked for".into())
@@ -164,7 +183,7 @@ async fn attempts(
         number += 1;
         let picked = pick(route, &tried, moment)?;
         exchange.attempt(picked.endpoint.address(), &picked.endpoint.spec().pod);
-        let wire = wire_to(&picked, route, request);
+        let wire = wire_to(&picked, route);
         let outcome = one(connection, route, request, body, (&picked, wire), &place).await;
         if let Some(error) = replay.as_ref().and_then(Replay::client_failed) {
             return Err(client_failed(error));
@@ -245,11 +264,11 @@ fn pick(route: &Route, tried: &[usize], moment: Time) -> Result<Picked, Failure>
 }
 
 /// How the endpoint is spoken with.
-fn wire_to(picked: &Picked, route: &Route, request: &Request) -> Wire {
+fn wire_to(picked: &Picked, route: &Route) -> Wire {
     match (&picked.endpoint.spec().identity, route.http2) {
         (Some(_), _) => Wire::Mesh,
-        (None, true) if request.upgrade.is_none() => Wire::Http2,
-        (None, _) => Wire::Http1,
+        (None, true) => Wire::Http2,
+        (None, false) => Wire::Http1,
     }
 }
 

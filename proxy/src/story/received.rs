@@ -1,13 +1,11 @@
 //! A request as it came, from either protocol.
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use meshgate_codec::{Fields, Form, Method, RequestHead, Target, Version, http2};
 
 use crate::body::Incoming;
-use crate::clock::chance;
 use crate::headers::set;
 use crate::interims::Interims;
+use crate::websocket;
 
 /// Well-formed as a message; not judged as a request yet.
 #[derive(Debug)]
@@ -46,10 +44,13 @@ impl Received {
         body: Incoming,
         interims: Interims,
     ) -> Self {
-        if head.protocol.as_deref() == Some("websocket") {
+        if head.protocol.as_deref() == Some(websocket::NAME) {
             // HTTP/2 has none; HTTP/1 cannot do without (RFC 6455 §4.1).
-            let key = BASE64_STANDARD.encode([chance(), chance()].map(u64::to_be_bytes).concat());
-            set(&mut head.fields, "sec-websocket-key", key.as_bytes());
+            set(
+                &mut head.fields,
+                websocket::KEY,
+                websocket::key().as_bytes(),
+            );
         }
         Self {
             method: match head.protocol {

@@ -198,7 +198,7 @@ impl<'a> Dialer<'a> {
         Ok(Io::from(stream))
     }
 
-    fn refused(&self, error: &dyn std::fmt::Display) -> Failure {
+    pub(super) fn refused(&self, error: &dyn std::fmt::Display) -> Failure {
         self.count("connect-failed");
         let detail = format!("{}: {error}", self.picked.endpoint.address());
         let retry = (FailureKind::Connect, Safety::Unprocessed);

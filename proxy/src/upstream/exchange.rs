@@ -11,6 +11,7 @@ use meshgate_routing::upstream::{FailureKind, Safety};
 
 use super::Wire;
 use super::connect::{Dialer, Origin};
+use super::extended;
 use crate::body::{RequestBody, ResponseBody};
 use crate::failure::{Failure, Reason, Step};
 use crate::head::{Request, Response};
@@ -74,15 +75,21 @@ pub(crate) async fn attempt(
     match attempt.wire {
         Wire::Mesh if attempt.request.upgrade.is_some() => {
             // Larger than what is usual, as are new connections.
-            let client = Client::new(Box::pin(tunnel(dialer, Inside::Http1)).await?, None);
+            let inside = Inside::Http1 {
+                http2_beyond: attempt.http2_beyond,
+            };
+            let client = Client::new(Box::pin(tunnel(dialer, inside)).await?, None);
             let answer = by_http1(client, attempt, Origin::New, safety).await?;
             received_http1(answer, held)
         }
-        Wire::Http1 => {
-            let (client, origin) = dialer.http1().await?;
-            let answer = by_http1(client, attempt, origin, safety).await?;
-            received_http1(answer, held)
+        Wire::Http2 if attempt.request.upgrade.is_some() => {
+            match Box::pin(extended::offered(dialer, attempt.request)).await? {
+                Some(offer) => Box::pin(extended::open(offer, attempt.request, safety, held)).await,
+                // Many who speak HTTP/2 speak HTTP/1 as well.
+                None => over_http1(dialer, attempt, safety, held).await,
+            }
         }
+        Wire::Http1 => over_http1(dialer, attempt, safety, held).await,
         Wire::Http2 | Wire::Mesh => {
             let (client, origin) = dialer.http2(attempt.wire).await?;
             let port = dialer.picked.endpoint.address().port();
@@ -91,6 +98,17 @@ pub(crate) async fn attempt(
             received_http2(answer, held)
         }
     }
+}
+
+async fn over_http1(
+    dialer: Dialer<'_>,
+    attempt: Attempt<'_>,
+    safety: Safety,
+    held: Box<Held>,
+) -> Result<Upgraded, Failure> {
+    let (client, origin) = dialer.http1().await?;
+    let answer = by_http1(client, attempt, origin, safety).await?;
+    received_http1(answer, held)
 }
 
 async fn by_http1(
@@ -169,7 +187,7 @@ async fn by_http2(
     client.exchange(asked, body).await
 }
 
-fn received_http2(answer: http2::Answer, held: Box<Held>) -> Result<Upgraded, Failure> {
+pub(super) fn received_http2(answer: http2::Answer, held: Box<Held>) -> Result<Upgraded, Failure> {
     let http2::Answer { head, outcome } = answer;
     Ok(Upgraded::No(Response {
         status: status(head.status)?,
@@ -215,7 +233,7 @@ fn reset(origin: Origin, safety: Safety, detail: String) -> Failure {
     Failure::upstream(Step::Exchange, Reason::UpstreamReset, retry, detail)
 }
 
-fn broken_http2(broken: http2::Broken, origin: Origin, safety: Safety) -> Failure {
+pub(super) fn broken_http2(broken: http2::Broken, origin: Origin, safety: Safety) -> Failure {
     let refused = |detail| {
         let retry = (FailureKind::Refused, Safety::Unprocessed);
         Failure::upstream(Step::Exchange, Reason::UpstreamReset, retry, detail)
@@ -263,14 +281,18 @@ pub(crate) async fn tunnel(dialer: Dialer<'_>, inside: Inside) -> Result<Io, Fai
         path: "",
         protocol: None,
     };
-    let destination = format!("{}; h1", address.port());
+    let beyond = match inside {
+        Inside::Http1 { http2_beyond: true } => "h2",
+        Inside::Http1 { .. } | Inside::Bytes => "h1",
+    };
+    let destination = format!("{}; {beyond}", address.port());
     let more = [(Known::MeshgateDest, destination.as_bytes())];
     let asked = http2::Asked {
         line,
         fields: &Fields::default(),
         more: match inside {
             Inside::Bytes => &[],
-            Inside::Http1 => &more,
+            Inside::Http1 { .. } => &more,
         },
         interims: &Interims::Nowhere,
     };
@@ -296,5 +318,8 @@ pub(crate) enum Inside {
     /// The other proxy passes bytes on.
     Bytes,
     /// The other proxy reads HTTP/1 requests from it: for changes of protocol, which HTTP/2 requests cannot carry.
-    Http1,
+    Http1 {
+        /// The application speaks HTTP/2.
+        http2_beyond: bool,
+    },
 }

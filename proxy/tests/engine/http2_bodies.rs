@@ -8,12 +8,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::frames::{
-    DATA, END_HEADERS, GET, HEADERS, Heard, PING, PREFACE, Peer, WHOLE, block, frame, get, post,
+    DATA, END_HEADERS, HEADERS, Heard, PING, PREFACE, Peer, WHOLE, block, frame, get, post,
     settings, window,
 };
-use crate::kit::{
-    Act, Origin, Proxy, endpoint, field, ok, read_message, service, service_of, soon, until,
-};
+use crate::kit::{Act, Origin, Proxy, endpoint, ok, service, service_of, soon, until};
 use crate::mesh::{Mesh, Pair, strict};
 
 /// An application that sends back what it gets.
@@ -226,76 +224,6 @@ async fn an_early_answer_ends_the_request() {
         .say(&[frame(DATA, 0, 1, b"late"), frame(PING, 0, 0, &[1; 8])].concat())
         .await;
     assert_eq!(client.next().await, Heard::Pong([1; 8]));
-}
-
-fn websocket(stream: u32) -> Vec<u8> {
-    let head = GET.replace("GET", "CONNECT")
-        + "|:protocol=websocket|sec-websocket-version=13|origin=http://a.test";
-    frame(HEADERS, END_HEADERS, stream, &block(&head))
-}
-
-#[tokio::test]
-async fn a_websocket_within_a_stream() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let web = service_of(vec![endpoint(address, "pod")], Policy::default(), None);
-    let proxy = Proxy::edge(web);
-    let mut client = Peer::connect(proxy.address()).await;
-    loop {
-        if let Heard::Settings(said) = client.hear().await {
-            break assert!(said.contains(&(8, 1)), "{said:?}");
-        }
-    }
-    // Bytes before the agreement wait for it.
-    client
-        .say(&[websocket(1), frame(DATA, 0, 1, b"early")].concat())
-        .await;
-    let (mut server, _) = soon(listener.accept()).await.unwrap();
-    let mut buffer = Vec::new();
-    let request = soon(read_message(&mut server, &mut buffer)).await.unwrap();
-    assert!(request.starts_with("GET / HTTP/1.1\r\n"), "{request}");
-    assert_eq!(field(&request, "upgrade"), Some("websocket"));
-    assert_eq!(field(&request, "sec-websocket-key").unwrap().len(), 24);
-    server
-        .write_all(b"HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\nfirst")
-        .await
-        .unwrap();
-    let Heard::Head(1, 200, fields, false) = client.next().await else {
-        panic!("not agreed");
-    };
-    assert!(!fields.contains("accept"), "{fields}");
-    assert_eq!(
-        client.next().await,
-        Heard::Data(1, b"first".to_vec(), false)
-    );
-    let mut early = [0; 5];
-    soon(server.read_exact(&mut early)).await.unwrap();
-    assert_eq!(&early, b"early");
-    // One end says its last word, the other goes on.
-    client.say(&frame(DATA, 1, 1, b"bye")).await;
-    let mut bye = Vec::new();
-    soon(server.read_to_end(&mut bye)).await.unwrap();
-    assert_eq!(bye, b"bye");
-    server.write_all(b"and you").await.unwrap();
-    assert_eq!(
-        client.next().await,
-        Heard::Data(1, b"and you".to_vec(), false)
-    );
-    drop(server);
-    assert_eq!(client.next().await, Heard::Data(1, vec![], true));
-}
-
-#[tokio::test]
-async fn a_websocket_that_is_not_agreed_to() {
-    let origin = Origin::start(ok("no")).await;
-    let proxy = Proxy::edge(service(&[&origin], Policy::default()));
-    let mut client = Peer::connect(proxy.address()).await;
-    // Success without agreement would be taken for one.
-    client.say(&websocket(1)).await;
-    assert_eq!(client.answer(1).await.0, 502);
-    origin.always(crate::kit::status(403, "no"));
-    client.say(&websocket(3)).await;
-    assert_eq!(client.answer(3).await, (403, "no".into()));
 }
 
 #[tokio::test]

@@ -55,3 +55,5 @@ mod upgrade;
 mod versions;
 #[cfg(test)]
 mod ways;
+#[cfg(test)]
+mod websocket;

@@ -75,6 +75,16 @@ impl Pair {
         expected: &str,
         workload: Workload,
     ) -> Self {
+        Self::declared(mesh, (application, Protocol::Auto), expected, workload)
+    }
+
+    /// The same with an application whose Service says what it speaks.
+    pub(crate) fn declared(
+        mesh: &Mesh,
+        (application, protocol): (SocketAddr, Protocol),
+        expected: &str,
+        workload: Workload,
+    ) -> Self {
         let limits = ListenerLimits::mesh();
         let server = Proxy::start(
             EngineOptions {
@@ -110,7 +120,7 @@ impl Pair {
         let web = Service::new(
             ServiceSpec {
                 name: "shop/web:80".into(),
-                protocol: Protocol::Auto,
+                protocol,
                 addresses: vec![cluster],
                 endpoints: vec![EndpointSpec {
                     address: application,

@@ -262,6 +262,11 @@ impl Connection {
         self.heard_settings
     }
 
+    /// Whether the peer has announced that requests may open other protocols (RFC 8441 §3).
+    pub fn opens_protocols(&self) -> bool {
+        self.peer.extended_connect
+    }
+
     /// How many streams are open.
     pub fn open(&self) -> usize {
         self.streams.len()

@@ -355,6 +355,7 @@ impl Connection {
             answered: false,
             left,
             bodyless: false,
+            opens: false,
         }
     }
 
@@ -373,9 +374,11 @@ impl Connection {
             };
         }
         open.headed = true;
-        open.left = match open.bodyless || matches!(head.status, 204 | 304) {
-            true => Some(0),
-            false => head.fields.content_length(),
+        open.left = match head.status {
+            200..300 if open.opens => None,
+            204 | 304 => Some(0),
+            _ if open.bodyless => Some(0),
+            _ => head.fields.content_length(),
         };
         if ends && open.end_receiving().is_err() {
             return stream_error(stream, Code::PROTOCOL_ERROR);

@@ -53,6 +53,7 @@ impl Connection {
         open.answered = true;
         open.sending = !ends;
         open.bodyless = *line.method == Method::Head;
+        open.opens = *line.method == Method::Connect;
         self.streams.insert(id, open);
         self.calm.asked();
         let start = begin_block(out);

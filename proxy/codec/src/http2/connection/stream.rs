@@ -19,6 +19,8 @@ pub(super) struct Stream {
     pub(super) left: Option<u64>,
     /// The answer has no body, whatever its head says.
     pub(super) bodyless: bool,
+    /// Success opens another protocol, which has no length (RFC 9110 §9.3.6).
+    pub(super) opens: bool,
 }
 
 /// The body is not as long as was said.

@@ -233,10 +233,10 @@ impl End {
         match split[0] {
             // What we do.
             "!ask" => {
-                let method = if split.contains(&"head") {
-                    Method::Head
-                } else {
-                    Method::Get
+                let method = match split.get(1) {
+                    Some(&"head") => Method::Head,
+                    Some(&"connect") => Method::Connect,
+                    _ => Method::Get,
                 };
                 let asked = ask(connection, &method, ends, &mut out);
                 if asked.is_err() {

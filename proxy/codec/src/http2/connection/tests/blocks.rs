@@ -94,6 +94,9 @@ fn lengths() {
         ("!ask head end; head 1 ok5; data 1 5 end", reset),
         ("!ask end; head 1 none5 end", "response 1 204 end"),
         ("!ask end; head 1 none5; data 1 5", reset),
+        // What was opened has no length.
+        ("!ask connect; head 1 ok5; data 1 9; data 1 9", "data 1 9"),
+        ("!ask connect; head 1 none5; data 1 9", "data 1 9"),
     ]);
 }
 
