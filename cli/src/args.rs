@@ -321,6 +321,20 @@ pub(crate) struct IngressArgs {
     /// [default: three quarters of what the control group allows, or of the machine's]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub(crate) memory: Option<u64>,
+    /// Largest body of a request, such as 100Mi, or none for any size; gRPC's are of any size always [default: 10Mi]
+    #[arg(long, value_name = "BYTES", value_parser = body_max)]
+    pub(crate) body_max: Option<BodyMax>,
+}
+
+/// Of a request's body in bytes, if there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BodyMax(pub(crate) Option<u64>);
+
+fn body_max(text: &str) -> Result<BodyMax, String> {
+    match text {
+        "none" => Ok(BodyMax(None)),
+        _ => bytes(text).map(|bytes| BodyMax(Some(bytes))),
+    }
 }
 
 /// `512Mi`, `2Gi`, `300000000`: Kubernetes' quantities.
@@ -436,6 +450,9 @@ mod tests {
         check("0", None);
         check("-1Gi", None);
         check("much", None);
+        assert_eq!(body_max("none"), Ok(BodyMax(None)));
+        assert_eq!(body_max("1Gi"), Ok(BodyMax(Some(1 << 30))));
+        assert!(body_max("nothing").is_err());
     }
 
     #[test]

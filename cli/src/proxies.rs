@@ -7,7 +7,7 @@ use meshgate_ingress::{ListenAt, Options, Source};
 use meshgate_proxy::RecordFormat;
 use meshgate_proxy::push::link::ControlOptions;
 
-use crate::args::{AccessLog, IngressArgs, SidecarArgs};
+use crate::args::{AccessLog, BodyMax, IngressArgs, SidecarArgs};
 use crate::{allocator, from, resident, runtime};
 
 pub(crate) fn ingress(args: &IngressArgs) -> anyhow::Result<ExitCode> {
@@ -49,6 +49,9 @@ pub(crate) fn edge_options(args: &IngressArgs, source: Source) -> Options {
     options.reclaim = Some(allocator::give_back);
     if args.memory.is_some() {
         options.memory_bytes_max = args.memory;
+    }
+    if let Some(BodyMax(bytes)) = args.body_max {
+        options.body_bytes_max = bytes;
     }
     if let Some(workers) = args.workers {
         options.workers = workers;

@@ -117,7 +117,11 @@ impl Edge {
             (options.http, ListenerKind::EdgeHttp),
             (options.https, ListenerKind::EdgeHttps),
         ];
-        listen(&engine, wanted, options.workers, &options.proxies)?;
+        let limits = ListenerLimits {
+            body_bytes_max: options.body_bytes_max,
+            ..ListenerLimits::default()
+        };
+        listen(&engine, wanted, options.workers, (limits, &options.proxies))?;
         let admin = |name, at: ListenAt| {
             Ok(AdminSocket {
                 name,
@@ -336,7 +340,7 @@ fn listen(
     engine: &Engine,
     wanted: [(Option<ListenAt>, ListenerKind); 2],
     workers: usize,
-    proxies: &[IpNet],
+    (limits, proxies): (ListenerLimits, &[IpNet]),
 ) -> Result<(), EdgeError> {
     let mut is_any = false;
     for (at, kind) in wanted {
@@ -345,7 +349,7 @@ fn listen(
             name: kind.name().into(),
             sockets: open(at, kind.name(), workers)?,
             kind,
-            limits: ListenerLimits::default(),
+            limits,
             proxies: proxies.to_vec(),
         };
         engine.open(listener).map_err(EdgeError::Engine)?;

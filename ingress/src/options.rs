@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use meshgate_api::names::{PORT_METRICS, PORT_READY};
-use meshgate_proxy::RecordFormat;
 use meshgate_proxy::memory::default_budget;
 use meshgate_proxy::push::link::ControlOptions;
+use meshgate_proxy::{ListenerLimits, RecordFormat};
 
 use crate::given::Given;
 
@@ -35,6 +35,8 @@ pub struct Options {
     pub drain: Duration,
     /// Memory that the process may use before it refuses; `None`: as much as there is.
     pub memory_bytes_max: Option<u64>,
+    /// Largest body of a request; `None`: of any size.
+    pub body_bytes_max: Option<u64>,
     /// Has the allocator give back what it keeps; asked before anybody is refused for memory.
     pub reclaim: Option<fn()>,
     /// Peers whose X-Forwarded-* and Forwarded fields are believed.
@@ -57,6 +59,7 @@ impl Options {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             drain: Duration::from_secs(25),
             memory_bytes_max: default_budget(),
+            body_bytes_max: ListenerLimits::default().body_bytes_max,
             reclaim: None,
             trusted_peers: Vec::new(),
             proxies: Vec::new(),

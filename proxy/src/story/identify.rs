@@ -10,7 +10,7 @@ use super::Received;
 use crate::body::RequestBody;
 use crate::clock::chance;
 use crate::failure::{Failure, Reason};
-use crate::head::{Destination, Request};
+use crate::head::{Destination, Request, is_grpc};
 use crate::headers::{self, ForClient, Introduction};
 use crate::listen::URI_BYTES_MAX;
 use crate::record::Exchange;
@@ -41,7 +41,8 @@ pub(super) fn identify(
     let (target, path_end) = target(whole, &method, matches_paths, connection.direction)?;
     exchange.asked(method.as_str(), &authority, &target[..path_end]);
     method_allowed(&method)?;
-    check_body_length(connection, &received.fields)?;
+    let body_bytes_max = body_bytes_max(connection, &received);
+    check_body_length(&received.fields, body_bytes_max)?;
     let mut request = Request {
         upgrade: upgrade(&received),
         method,
@@ -51,7 +52,7 @@ pub(super) fn identify(
         target,
         path_end,
         fields: received.fields,
-        body: RequestBody::new(received.body, connection.limits.body_bytes_max),
+        body: RequestBody::new(received.body, body_bytes_max),
         interims: received.interims,
         destination: None,
     };
@@ -146,16 +147,19 @@ fn method_allowed(method: &Method) -> Result<(), Failure> {
     Ok(())
 }
 
-fn check_body_length(connection: &Connection, fields: &Fields) -> Result<(), Failure> {
+/// A stream of gRPC has no size: it is as long as its call.
+fn body_bytes_max(connection: &Connection, received: &Received) -> Option<u64> {
+    let max = connection.limits.body_bytes_max?;
+    let is_stream = received.version == Version::Http2 && is_grpc(&received.fields);
+    (!is_stream).then_some(max)
+}
+
+fn check_body_length(fields: &Fields, max: Option<u64>) -> Result<(), Failure> {
     // What is no number was refused with the head.
     let Some(length) = fields.content_length() else {
         return Ok(());
     };
-    if connection
-        .limits
-        .body_bytes_max
-        .is_some_and(|max| length > max)
-    {
+    if max.is_some_and(|max| length > max) {
         return Err(Failure::downstream(
             Reason::BodyTooLarge,
             "the body is larger than allowed",

@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response};
-use meshgate_proxy::{EndpointSpec, Policy, Protocol, Service, ServiceSpec};
+use meshgate_proxy::{
+    EndpointSpec, EngineOptions, ListenerLimits, Policy, Protocol, Service, ServiceSpec,
+};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::kit::{Proxy, endpoint, soon};
+use crate::ways::{ask_http2, http2_service, read_all, serve_http2};
 
 /// What an HTTP/2 origin does with the n-th stream of all.
 type Act = fn(usize) -> Deed;
@@ -175,4 +178,35 @@ async fn a_reset_is_told_in_grpcs_way_and_not_repeated() {
             .starts_with("upstream-reset; ")
     );
     assert_eq!(origin.streams.load(Ordering::SeqCst), 1);
+}
+
+/// A call has as many messages as it likes; other bodies have a limit.
+#[tokio::test]
+async fn a_stream_of_grpc_has_no_size() {
+    let (address, _origin) = serve_http2(|request, mut respond| async move {
+        let Ok((body, _)) = read_all(request.into_body()).await else {
+            return;
+        };
+        let mut send = respond.send_response(Response::new(()), false).unwrap();
+        let _ = send.send_data(body.into(), true);
+    })
+    .await;
+    let limits = ListenerLimits {
+        body_bytes_max: Some(8),
+        ..ListenerLimits::default()
+    };
+    let proxy = Proxy::edge_with(http2_service(address), EngineOptions::default(), limits);
+    for (kind, status) in [("application/grpc+proto", 200), ("text/plain", 413)] {
+        let request = Request::post("http://a.test/pkg.Service/Method")
+            .header("content-type", kind)
+            .body(())
+            .unwrap();
+        let pieces = ["piece"; 4];
+        let answer = ask_http2(proxy.address(), request, &pieces, None).await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.status, status, "{kind}");
+        if status == 200 {
+            assert_eq!(answer.body.unwrap().0, pieces.concat());
+        }
+    }
 }
