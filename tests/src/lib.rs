@@ -179,6 +179,21 @@ impl Cluster {
         i32::try_from(pid).expect("a process id")
     }
 
+    /// Process id of one of a pod's processes, by its control group; none without those, or before it runs.
+    pub fn pod_pid(&self, namespace: &str, pod: &str) -> Option<i32> {
+        let uid = "jsonpath={.metadata.uid}";
+        let uid = self.kubectl(&["-n", namespace, "get", "pod", pod, "-o", uid]);
+        let group = format!("/pod{uid}/");
+        let mut pids = std::fs::read_dir("/proc")
+            .expect("/proc")
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        pids.find(|pid| {
+            let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
+            groups.is_ok_and(|groups| groups.contains(&group))
+        })
+    }
+
     /// `kubectl ARGUMENTS`, not run yet.
     pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("kubectl");

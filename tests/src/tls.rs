@@ -87,7 +87,7 @@ pub fn serial(cert: &Path) -> String {
 
 /// A client that takes whatever certificate it is shown, if the server has its key. It never resumes: each handshake
 /// shows a certificate.
-pub(crate) fn client(protocol: &str) -> Arc<ClientConfig> {
+pub fn client(protocol: &str) -> Arc<ClientConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -101,7 +101,7 @@ pub(crate) fn client(protocol: &str) -> Arc<ClientConfig> {
 }
 
 /// The name that is asked for in TLS.
-pub(crate) fn server_name(host: &str) -> io::Result<ServerName<'static>> {
+pub fn server_name(host: &str) -> io::Result<ServerName<'static>> {
     ServerName::try_from(host.to_owned()).map_err(io::Error::other)
 }
 
