@@ -52,6 +52,7 @@ pub(crate) async fn run() -> anyhow::Result<Vec<Outcome>> {
         ("edge, TLS", edge.https, &tls),
         ("sidecar, inbound", sidecar.inbound, &[]),
         ("sidecar, outbound", sidecar.outbound, &[]),
+        ("two sidecars", sidecar.both, &[]),
     ] {
         outcomes.push(judge(way, address, flags).await?);
     }

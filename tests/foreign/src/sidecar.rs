@@ -15,6 +15,7 @@ use meshgate_proxy::{
     EndpointSpec, Engine, EngineError, EngineOptions, Listener, ListenerKind, ListenerLimits,
     MeshTls, OriginalDestination, Policy, Protocol, Service, ServiceSpec, Services, Snapshot,
 };
+use meshgate_routing::WorkloadId;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -31,8 +32,9 @@ pub(crate) struct Sidecar {
     pub(crate) inbound: SocketAddr,
     /// What comes for it with mTLS, behind a tunnel that is a client of the mesh: who connects here need not be one.
     pub(crate) mtls: SocketAddr,
-    _shutdown: DropGuard,
-    _engine: tokio::task::JoinHandle<Result<(), EngineError>>,
+    /// What an application sends whose own sidecar speaks mTLS with this one.
+    pub(crate) both: SocketAddr,
+    _engines: [Running; 2],
     _tunnel: JoinSet<()>,
 }
 
@@ -46,11 +48,10 @@ impl Sidecar {
             application_address: Some(application.ip()),
             ..EngineOptions::default()
         })?;
-        engine.set_mesh_tls(mesh.tls("server")?);
-        engine.swap(Snapshot {
-            services: Services::new([Arc::new(service(application))], true),
-            ..Snapshot::default()
-        });
+        let server = mesh.tls("server")?;
+        let identity = server.identity.clone();
+        engine.set_mesh_tls(server);
+        engine.swap(calls(service(application, None)));
         let kinds = [
             ListenerKind::Outbound(OriginalDestination::Fixed(CLUSTER)),
             ListenerKind::InboundPlain(OriginalDestination::Fixed(application)),
@@ -58,20 +59,49 @@ impl Sidecar {
         ];
         let [outbound, inbound, mtls] = kinds.map(|kind| open(&engine, kind));
         let (outbound, inbound, mtls) = (outbound?, inbound?, mtls?);
+        let caller = Engine::new(EngineOptions {
+            mtls_port: mtls.port(),
+            ..EngineOptions::default()
+        })?;
+        caller.set_mesh_tls(mesh.tls("client")?);
+        caller.swap(calls(service(application, Some(identity))));
+        let both = open(
+            &caller,
+            ListenerKind::Outbound(OriginalDestination::Fixed(CLUSTER)),
+        )?;
         let (entrance, tunnel) = tunnel(mtls, mesh.tls("client")?).await?;
-        let shutdown = CancellationToken::new();
-        let running = {
-            let (engine, shutdown) = (engine.clone(), shutdown.clone());
-            tokio::spawn(async move { engine.run(shutdown).await })
-        };
         Ok(Self {
             outbound,
             inbound,
             mtls: entrance,
-            _shutdown: shutdown.drop_guard(),
-            _engine: running,
+            both,
+            _engines: [engine, caller].map(Running::start),
             _tunnel: tunnel,
         })
+    }
+}
+
+/// An engine that serves until it is dropped.
+struct Running {
+    _shutdown: DropGuard,
+    _task: tokio::task::JoinHandle<Result<(), EngineError>>,
+}
+
+impl Running {
+    fn start(engine: Engine) -> Self {
+        let shutdown = CancellationToken::new();
+        let until = shutdown.clone();
+        Self {
+            _shutdown: shutdown.drop_guard(),
+            _task: tokio::spawn(async move { engine.run(until).await }),
+        }
+    }
+}
+
+fn calls(service: Service) -> Snapshot {
+    Snapshot {
+        services: Services::new([Arc::new(service)], true),
+        ..Snapshot::default()
     }
 }
 
@@ -89,12 +119,13 @@ fn open(engine: &Engine, kind: ListenerKind) -> anyhow::Result<SocketAddr> {
     Ok(address)
 }
 
-fn service(application: SocketAddr) -> Service {
+/// With an identity it is reached through its sidecar.
+fn service(application: SocketAddr, identity: Option<WorkloadId>) -> Service {
     let endpoint = EndpointSpec {
         address: application,
         uid: "pod".into(),
         pod: "web-0".into(),
-        identity: None,
+        identity,
         terminating: false,
     };
     let spec = ServiceSpec {

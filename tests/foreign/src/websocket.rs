@@ -40,6 +40,7 @@ pub(crate) async fn run() -> anyhow::Result<Vec<Outcome>> {
         ("edge", edge.http),
         ("sidecar, inbound", sidecar.inbound),
         ("sidecar, outbound", sidecar.outbound),
+        ("two sidecars", sidecar.both),
     ] {
         let found = verdicts(address).await?;
         let mut failed = failed(&found);
