@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use meshgate_api::client::Quantity;
+use meshgate_proxy::trace::{Collector, Ratio};
 
 /// One binary: a Kubernetes ingress, a service mesh, the certificates between them, and the cluster under them.
 #[derive(Debug, Parser)]
@@ -93,6 +94,8 @@ pub(crate) struct UpArgs {
     /// Life of workload certificates, such as 24h, 90m or 30s
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
     pub(crate) cert_ttl: Duration,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
     /// Also run the shop example: three meshed services behind the edge
     #[arg(long)]
     pub(crate) demo: bool,
@@ -214,6 +217,8 @@ pub(crate) struct ControlArgs {
     /// Life of workload certificates
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
     pub(crate) cert_ttl: Duration,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
     /// Address that Ingresses show as theirs; may be repeated
     #[arg(long, value_name = "ADDR")]
     pub(crate) edge_address: Vec<std::net::IpAddr>,
@@ -305,6 +310,10 @@ pub(crate) struct IngressArgs {
     /// is the one that it tells. From anybody else a connection that begins so is closed
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub(crate) proxy_protocol_from: Vec<IpNet>,
+    /// Networks of proxies that are believed about where a request came from: X-Forwarded-*, Forwarded, X-Request-ID and
+    /// traceparent are kept and extended, of others replaced
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub(crate) trust_headers_from: Vec<IpNet>,
     /// Where to answer probes: /readyz
     #[arg(long, value_name = "ADDR:PORT", default_value_t = everywhere(meshgate_api::names::PORT_READY))]
     pub(crate) ready: SocketAddr,
@@ -314,6 +323,8 @@ pub(crate) struct IngressArgs {
     /// Access record on standard output
     #[arg(long, value_enum, default_value_t = AccessLog::Json)]
     pub(crate) access_log: AccessLog,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
     /// Threads that serve connections [default: one per processor]
     #[arg(long)]
     pub(crate) workers: Option<usize>,
@@ -350,6 +361,30 @@ fn everywhere(port: u16) -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], port))
 }
 
+/// Spans of edge and sidecars.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct TraceArgs {
+    /// Where proxies send spans, http://HOST:PORT or https://HOST:PORT of a collector (OTLP over gRPC). A proxy also reads
+    /// OpenTelemetry's variables (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER and others)
+    #[arg(long, value_name = "URL")]
+    pub(crate) otlp_endpoint: Option<Collector>,
+    /// Share of traces that have spans, from 0 to 1, where they begin at a proxy; else who asks decides [default: 1]
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) trace_ratio: Option<Ratio>,
+}
+
+impl TraceArgs {
+    /// As a command line again, for those who are started with the same.
+    pub(crate) fn to_arguments(&self) -> Vec<String> {
+        let endpoint = self.otlp_endpoint.iter();
+        let endpoint = endpoint.map(|collector| format!("--otlp-endpoint={collector}"));
+        let ratio = self.trace_ratio.iter();
+        endpoint
+            .chain(ratio.map(|ratio| format!("--trace-ratio={ratio}")))
+            .collect()
+    }
+}
+
 /// Form of the access record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum AccessLog {
@@ -381,6 +416,8 @@ pub(crate) struct SidecarArgs {
     /// Access record on standard output
     #[arg(long, value_enum, default_value_t = AccessLog::Off)]
     pub(crate) access_log: AccessLog,
+    #[command(flatten)]
+    pub(crate) trace: TraceArgs,
 }
 
 /// What keeper and supervisor are told, as JSON.

@@ -217,7 +217,10 @@ fn system_manifest(
         push_port: push.push_listener.local_addr()?.port(),
         webhook_port: webhook.port(),
         cluster_ca_pem,
-        edge: args.with_edge.then(meshgate_push::EdgeOptions::default),
+        edge: args.with_edge.then(|| meshgate_push::EdgeOptions {
+            trace: args.trace.to_arguments(),
+            ..meshgate_push::EdgeOptions::default()
+        }),
     }))
     .context("the system's own objects")
 }
@@ -258,7 +261,10 @@ fn push_options(
             .copied()
             .map(meshgate_push::EdgeAddress::Ip)
             .collect(),
-        inject: meshgate_push::inject::InjectOptions::default(),
+        inject: meshgate_push::inject::InjectOptions {
+            trace: args.trace.to_arguments(),
+            ..meshgate_push::inject::InjectOptions::default()
+        },
     })
 }
 

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 use meshgate_ingress::{ListenAt, Options, Source};
 use meshgate_proxy::RecordFormat;
-use meshgate_proxy::push::link::ControlOptions;
+use meshgate_proxy::push::link::{ControlOptions, PodName};
+use meshgate_proxy::trace::{Flags, TraceOptions};
 
-use crate::args::{AccessLog, BodyMax, IngressArgs, SidecarArgs};
+use crate::args::{AccessLog, BodyMax, IngressArgs, SidecarArgs, TraceArgs};
 use crate::{allocator, from, resident, runtime};
 
 pub(crate) fn ingress(args: &IngressArgs) -> anyhow::Result<ExitCode> {
@@ -45,7 +46,9 @@ pub(crate) fn edge_options(args: &IngressArgs, source: Source) -> Options {
     options.ready = ListenAt::Address(args.ready);
     options.metrics = ListenAt::Address(args.metrics);
     options.access_log = format(args.access_log);
+    options.trace = trace(&args.trace, "meshgate-edge");
     options.proxies = args.proxy_protocol_from.clone();
+    options.trusted_peers = args.trust_headers_from.clone();
     options.reclaim = Some(allocator::give_back);
     if args.memory.is_some() {
         options.memory_bytes_max = args.memory;
@@ -71,6 +74,7 @@ pub(crate) fn sidecar(args: &SidecarArgs) -> anyhow::Result<ExitCode> {
         .context("--skip-outbound-ports")?;
     options.opaque_ports = args.opaque_ports.parse().context("--opaque-ports")?;
     options.access_log = format(args.access_log);
+    options.trace = trace(&args.trace, "meshgate-sidecar");
     options.reclaim = Some(allocator::give_back);
     // One thread until the privileges are dropped: they belong to threads.
     runtime::current_thread()?.block_on(async {
@@ -88,6 +92,34 @@ fn control(address: &str, trust_domain: &str) -> anyhow::Result<ControlOptions> 
         address.parse().context("--control")?,
         trust_domain.parse().context("--trust-domain")?,
     ))
+}
+
+/// By flags and OpenTelemetry's variables; what is wrong with those is told and passed over.
+fn trace(args: &TraceArgs, service: &str) -> Option<TraceOptions> {
+    let flags = Flags {
+        collector: args.otlp_endpoint.clone(),
+        ratio: args.trace_ratio,
+    };
+    let pod = PodName::from_env();
+    let known = [
+        ("service.name", service),
+        ("k8s.namespace.name", &pod.namespace),
+        ("k8s.pod.name", &pod.name),
+        ("k8s.pod.uid", &pod.uid),
+        ("k8s.node.name", &pod.node),
+    ];
+    let known: Vec<_> = known
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .collect();
+    let (options, wrong) = TraceOptions::read(flags, &known, |name| std::env::var(name).ok());
+    for why in wrong {
+        tracing::warn!("{why}");
+    }
+    if let Some(options) = &options {
+        tracing::info!(collector = %options.collector, "spans are sent");
+    }
+    options
 }
 
 fn format(log: AccessLog) -> Option<RecordFormat> {

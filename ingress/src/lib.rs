@@ -106,6 +106,7 @@ impl Edge {
         let engine = Engine::new(EngineOptions {
             trusted_peers: options.trusted_peers,
             record: options.access_log,
+            trace: options.trace,
             workers: options.workers,
             drain: options.drain,
             memory_bytes_max: options.memory_bytes_max,

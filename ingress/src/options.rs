@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use meshgate_api::names::{PORT_METRICS, PORT_READY};
 use meshgate_proxy::memory::default_budget;
 use meshgate_proxy::push::link::ControlOptions;
+use meshgate_proxy::trace::TraceOptions;
 use meshgate_proxy::{ListenerLimits, RecordFormat};
 
 use crate::given::Given;
@@ -29,6 +30,8 @@ pub struct Options {
     pub metrics: ListenAt,
     /// One record for each request; `None` turns them off.
     pub access_log: Option<RecordFormat>,
+    /// Where spans of sampled requests go; `None` turns them off.
+    pub trace: Option<TraceOptions>,
     /// Threads that serve connections.
     pub workers: usize,
     /// How long requests in flight may take to finish after the shutdown began.
@@ -39,7 +42,7 @@ pub struct Options {
     pub body_bytes_max: Option<u64>,
     /// Has the allocator give back what it keeps; asked before anybody is refused for memory.
     pub reclaim: Option<fn()>,
-    /// Peers whose X-Forwarded-* and Forwarded fields are believed.
+    /// Peers that are believed about where a request came from: X-Forwarded-*, Forwarded, X-Request-ID, traceparent.
     pub trusted_peers: Vec<IpNet>,
     /// Proxies without HTTP, whose connections all begin with a PROXY header.
     pub proxies: Vec<IpNet>,
@@ -56,6 +59,7 @@ impl Options {
             ready: everywhere(PORT_READY),
             metrics: everywhere(PORT_METRICS),
             access_log: Some(RecordFormat::Json),
+            trace: None,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             drain: Duration::from_secs(25),
             memory_bytes_max: default_budget(),

@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::record::{RecordFormat, Recorder};
 use crate::snapshot::Snapshot;
 use crate::tls::{EdgeTls, MeshTls};
+use crate::trace::{TraceOptions, Tracer};
 use crate::worker::{Descriptors, Listeners};
 
 /// Asks the owner about a destination that the snapshot does not know.
@@ -31,10 +32,13 @@ pub trait UnknownDestination: fmt::Debug + Send + Sync {
 /// What does not change while a proxy runs.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// Peers whose X-Forwarded-* and Forwarded fields are believed (and extended instead of replaced).
+    /// Peers whose X-Forwarded-* and Forwarded fields are believed (and extended instead of replaced), and that name
+    /// requests and traces.
     pub trusted_peers: Vec<IpNet>,
     /// One line for each request; `None` turns records off.
     pub record: Option<RecordFormat>,
+    /// Where spans of sampled requests go; `None` turns them off.
+    pub trace: Option<TraceOptions>,
     /// Threads that serve connections; each has its own connections to endpoints.
     pub workers: usize,
     /// How long connections may finish after the shutdown token fires.
@@ -62,6 +66,7 @@ impl Default for EngineOptions {
         Self {
             trusted_peers: Vec::new(),
             record: None,
+            trace: None,
             workers: 1,
             drain: Duration::from_secs(25),
             memory_bytes_max: None,
@@ -100,6 +105,7 @@ pub(crate) struct Shared {
     pub(crate) memory: Memory,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) recorder: Recorder,
+    pub(crate) tracer: Option<Tracer>,
     pub(crate) local: crate::local::LocalApplications,
     pub(crate) edge_tls: EdgeTls,
     /// The empty name, shared by all records that have none.
@@ -152,6 +158,9 @@ impl Engine {
         Ok(Self {
             shared: Arc::new(Shared {
                 recorder: Recorder::start(options.record, metrics.clone()),
+                tracer: options.trace.as_ref().and_then(|trace| {
+                    Tracer::start(trace, options.workers(), options.socket_mark, &metrics)
+                }),
                 snapshot,
                 mesh: ArcSwapOption::empty(),
                 limits: LimitBook::default(),
@@ -216,8 +225,12 @@ impl Engine {
     }
 
     /// Serves until `shutdown` fires and connections have drained (or the drain deadline has passed). The listeners
-    /// stop accepting at once, and no other is opened any more.
+    /// stop accepting at once, and no other is opened any more. Spans that wait are sent then, within a few seconds.
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), EngineError> {
-        crate::worker::run(self.shared.clone(), shutdown).await
+        let ran = crate::worker::run(self.shared.clone(), shutdown).await;
+        if let Some(tracer) = &self.shared.tracer {
+            tracer.end().await;
+        }
+        ran
     }
 }

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use meshgate_codec::fields::Value;
 use meshgate_codec::{Fields, Known, KnownSet, Name};
 
+use crate::trace::TraceParent;
+
 /// From proxy to proxy: port and protocol of the destination. Never from or to an application.
 pub(crate) const DESTINATION: &str = Known::MeshgateDest.as_str();
 
@@ -109,42 +111,26 @@ impl Introduction {
     }
 }
 
-/// Names the request for logs and traces: keeps what a trusted peer sent, else begins anew.
-pub(crate) fn name_request(fields: &mut Fields, trusted: bool, chance: [u64; 3]) {
+/// Names the request for logs: keeps what a trusted peer sent, else begins anew.
+pub(crate) fn name_request(fields: &mut Fields, trusted: bool, [a, b, _]: [u64; 3]) {
     let keep_id = trusted && fields.get(Known::XRequestId).is_some_and(is_short_token);
     if !keep_id {
-        let [a, b, _] = chance;
         set_with(fields, Known::XRequestId, |value| {
             value.hexadecimal(a).hexadecimal(b);
         });
     }
-    let keep_trace = trusted && fields.get(Known::Traceparent).is_some_and(is_traceparent);
-    if !keep_trace {
-        let [a, b, c] = chance;
-        // An all-zero id is invalid; one bit more costs nothing.
-        let (trace, span) = (b | 1, c | 1);
-        set_with(fields, Known::Traceparent, |value| {
-            value.octet(0).mark('-').hexadecimal(a).hexadecimal(trace);
-            value.mark('-').hexadecimal(span).mark('-').octet(0);
-        });
+}
+
+/// Names the request for traces that this proxy adds nothing to: keeps what a trusted peer sent, else begins anew.
+pub(crate) fn name_trace(fields: &mut Fields, trusted: bool, chance: [u64; 3]) {
+    if !trusted || TraceParent::of(fields).is_none() {
+        TraceParent::new(chance, false).write(fields);
         fields.remove(Known::Tracestate);
     }
 }
 
 fn is_short_token(value: &[u8]) -> bool {
     (1..=128).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic)
-}
-
-/// `00-<32 hex>-<16 hex>-<2 hex>` (W3C Trace Context §3.2); later versions may be longer.
-fn is_traceparent(value: &[u8]) -> bool {
-    (55..=256).contains(&value.len())
-        && value[..55]
-            .iter()
-            .enumerate()
-            .all(|(index, byte)| match index {
-                2 | 35 | 52 => *byte == b'-',
-                _ => byte.is_ascii_digit() || (b'a'..=b'f').contains(byte),
-            })
 }
 
 /// The verified peer for the application; whatever anyone else wrote there goes.
@@ -165,7 +151,7 @@ pub(crate) fn set<'a>(fields: &mut Fields, name: impl Into<Name<'a>> + Copy, val
 }
 
 /// The same, of a value that is written in its place.
-fn set_with(fields: &mut Fields, name: Known, write: impl FnOnce(&mut Value<'_>)) {
+pub(crate) fn set_with(fields: &mut Fields, name: Known, write: impl FnOnce(&mut Value<'_>)) {
     if fields.set_with(name, write).is_err() {
         fields.remove(name);
     }
@@ -287,6 +273,7 @@ mod tests {
             ("tracestate", "a=b"),
         ]);
         name_request(&mut headers, true, [1, 2, 3]);
+        name_trace(&mut headers, true, [1, 2, 3]);
         assert_eq!(
             (
                 value(&headers, "x-request-id"),
@@ -295,13 +282,15 @@ mod tests {
             ("abc", trace)
         );
         name_request(&mut headers, false, [1, 2, 3]);
+        name_trace(&mut headers, false, [1, 2, 3]);
         assert_eq!(
             value(&headers, "x-request-id"),
             "00000000000000010000000000000002"
         );
-        assert!(
-            is_traceparent(value(&headers, "traceparent").as_bytes())
-                && !headers.contains(Known::Tracestate)
+        assert_eq!(
+            value(&headers, "traceparent"),
+            "00-00000000000000010000000000000003-0000000000000003-00"
         );
+        assert!(!headers.contains(Known::Tracestate));
     }
 }

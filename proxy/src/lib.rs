@@ -37,6 +37,7 @@ mod stall;
 mod story;
 mod tcp;
 pub mod tls;
+pub mod trace;
 mod upstream;
 mod websocket;
 mod wire;

@@ -5,7 +5,7 @@ mod exchange;
 mod extended;
 mod pool;
 
-pub(crate) use connect::{Dialer, overload};
+pub(crate) use connect::{Dialer, connect_tcp, overload};
 pub(crate) use exchange::{Attempt, Held, Inside, Upgraded, attempt, malformed, tunnel};
 pub(crate) use pool::Pool;
 

@@ -60,6 +60,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<(), Si
     let lookup = Lookup::new(interests);
     let engine = Engine::new(EngineOptions {
         record: options.access_log,
+        trace: options.trace.clone(),
         workers: WORKERS,
         drain: options.drain,
         memory_bytes_max: default_budget(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use meshgate_api::names::{PORT_METRICS, PORT_READY};
 use meshgate_proxy::RecordFormat;
 use meshgate_proxy::push::link::ControlOptions;
+use meshgate_proxy::trace::TraceOptions;
 
 use crate::ports::PortSet;
 
@@ -26,6 +27,8 @@ pub struct Options {
     pub metrics: SocketAddr,
     /// One record for each request; `None` turns them off.
     pub access_log: Option<RecordFormat>,
+    /// Where spans of sampled requests go; `None` turns them off.
+    pub trace: Option<TraceOptions>,
     /// How long requests in flight may take to finish after the shutdown began.
     pub drain: Duration,
     /// Has the allocator give back what it keeps; asked before anybody is refused for memory.
@@ -44,6 +47,7 @@ impl Options {
             ready: everywhere(PORT_READY),
             metrics: everywhere(PORT_METRICS),
             access_log: None,
+            trace: None,
             drain: Duration::from_secs(25),
             reclaim: None,
         }

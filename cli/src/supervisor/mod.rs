@@ -115,6 +115,7 @@ fn control(spec: &Spec, api: std::os::fd::OwnedFd) -> Child {
         format!("--cert-ttl={}ms", spec.cert_ttl.as_millis()),
         "--die-with-parent".to_owned(),
     ];
+    arguments.extend(spec.trace.iter().cloned());
     arguments.extend(
         spec.edge_addresses
             .iter()

@@ -16,6 +16,8 @@ pub(crate) struct Spec {
     pub(crate) cgroup: String,
     pub(crate) nodes: u8,
     pub(crate) cert_ttl: Duration,
+    /// Arguments of the control plane about spans.
+    pub(crate) trace: Vec<String>,
     /// End when `up` ends.
     pub(crate) foreground: bool,
     pub(crate) lock: RawFd,

@@ -71,6 +71,7 @@ fn start(
         cgroup: cluster.cgroup(),
         nodes: args.nodes,
         cert_ttl: args.cert_ttl,
+        trace: args.trace.to_arguments(),
         foreground: !args.detach,
         lock: bequeath(lock.as_fd())?,
         report: bequeath(&report)?,

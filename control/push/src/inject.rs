@@ -27,6 +27,8 @@ pub struct InjectOptions {
     pub control: String,
     /// SPIFFE trust domain.
     pub trust_domain: String,
+    /// Its arguments about spans; none: it has none.
+    pub trace: Vec<String>,
 }
 
 impl Default for InjectOptions {
@@ -35,6 +37,7 @@ impl Default for InjectOptions {
             image: names::SELF_IMAGE.into(),
             control: format!("{}:{}", names::CONTROL_ADDRESS, names::PORT_PUSH),
             trust_domain: names::TRUST_DOMAIN.into(),
+            trace: Vec::new(),
         }
     }
 }
@@ -129,7 +132,7 @@ pub fn inject_pod(
     // First: what other init containers send goes through the mesh too.
     edits.add(
         &["spec", "initContainers", "0"],
-        sidecar::container(&annotations, options),
+        sidecar::container(pod, &annotations, options),
     );
     edits.ensure(pod, &["spec", "volumes"], json!([]));
     edits.add(&["spec", "volumes", "-"], sidecar::volume());

@@ -44,6 +44,8 @@ pub struct EdgeOptions {
     pub listeners: EdgeListeners,
     /// SPIFFE trust domain.
     pub trust_domain: String,
+    /// Its arguments about spans.
+    pub trace: Vec<String>,
 }
 
 /// Where the edge gets its listening sockets from.
@@ -80,6 +82,7 @@ impl Default for EdgeOptions {
             replicas: 1,
             listeners: EdgeListeners::HostSockets,
             trust_domain: names::TRUST_DOMAIN.into(),
+            trace: Vec::new(),
         }
     }
 }
@@ -207,6 +210,7 @@ fn fill_in_edge(deployment: &mut Value, options: &EdgeOptions) {
             container["securityContext"]["runAsUser"] = json!(65532);
         }
     }
+    args.extend(options.trace.iter().map(String::as_str));
     container["args"] = json!(args);
     if let EdgeListeners::HostSockets = options.listeners {
         let socket = json!({ "path": names::HOST_SOCKETS, "type": "Socket" });
@@ -260,6 +264,7 @@ mod tests {
             edge: Some(EdgeOptions {
                 control: "control.test:15012".into(),
                 replicas: 2,
+                trace: vec!["--otlp-endpoint=http://collector:4317/".into()],
                 listeners: EdgeListeners::Own {
                     http: "0.0.0.0:8080".parse().expect("an address"),
                     https: "0.0.0.0:8443".parse().expect("an address"),
@@ -283,6 +288,7 @@ mod tests {
         let args = [
             &args[..],
             &["--http", "0.0.0.0:8080", "--https", "0.0.0.0:8443"],
+            &["--otlp-endpoint=http://collector:4317/"],
         ]
         .concat();
         assert_eq!(container["args"], json!(args));

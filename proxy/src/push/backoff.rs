@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Doubles from `min` to `max`, with the upper half spread by chance so that a fleet does not come back at once.
 #[derive(Debug, Clone)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     min: Duration,
     max: Duration,
     failures: u32,
@@ -12,7 +12,7 @@ pub(super) struct Backoff {
 
 impl Backoff {
     /// `min` must be above zero and at most `max`.
-    pub(super) const fn new(min: Duration, max: Duration) -> Self {
+    pub(crate) const fn new(min: Duration, max: Duration) -> Self {
         assert!(!min.is_zero() && min.as_nanos() <= max.as_nanos());
         Self {
             min,
@@ -22,12 +22,12 @@ impl Backoff {
     }
 
     /// It worked: the next failure waits `min` again.
-    pub(super) fn succeeded(&mut self) {
+    pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
     }
 
     /// It failed once more: how long to wait. `chance` in 0..1.
-    pub(super) fn failed(&mut self, chance: f64) -> Duration {
+    pub(crate) fn failed(&mut self, chance: f64) -> Duration {
         let doubled = self.min.saturating_mul(1 << self.failures.min(30));
         self.failures = self.failures.saturating_add(1);
         let longest = doubled.min(self.max);

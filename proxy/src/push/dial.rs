@@ -13,11 +13,13 @@ use meshgate_certs::credential::CurrentCredential;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
+
+use crate::upstream::connect_tcp;
 
 /// Longest time for each of: finding the address, connecting, the TLS handshake.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -124,7 +126,7 @@ impl ControlPlane {
         let addresses: Vec<SocketAddr> = found.map_err(DialError::Resolve)?.collect();
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
         for address in addresses {
-            match within(connect_marked(address, self.mark)).await {
+            match within(connect_tcp(address, self.mark)).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => failure = error,
             }
@@ -147,18 +149,6 @@ impl ControlPlane {
             .await
             .map_err(DialError::Handshake)
     }
-}
-
-async fn connect_marked(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpStream> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    }?;
-    if let Some(mark) = mark {
-        socket2::SockRef::from(&socket).set_mark(mark)?;
-    }
-    socket.set_nodelay(true)?;
-    socket.connect(address).await
 }
 
 async fn within<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {

@@ -19,5 +19,7 @@ pub mod report;
 pub mod resource;
 pub mod stream;
 
+pub(crate) use backoff::Backoff;
+
 #[cfg(test)]
 mod tests;

@@ -2,16 +2,21 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use meshgate_codec::Fields;
 use meshgate_routing::Time;
 
 use super::Line;
 use crate::body::Replay;
-use crate::clock;
+use crate::clock::{self, chance};
 use crate::engine::Shared;
 use crate::failure::{Failure, Reason};
+use crate::head::Request;
 use crate::metrics::{Spent, Told};
 use crate::serve::Connection;
+use crate::trace::{Finished, Outcome, Trace};
+use crate::upstream::{Upgraded, Wire};
 
 /// One exchange, open until dropped.
 #[derive(Debug)]
@@ -20,6 +25,8 @@ pub(crate) struct Exchange {
     line: Line,
     started: Time,
     body: Option<Replay>,
+    /// The request is sampled.
+    trace: Option<Box<Trace>>,
     ended: bool,
     forgotten: bool,
 }
@@ -39,6 +46,7 @@ impl Exchange {
             shared: connection.shared.clone(),
             started,
             body: None,
+            trace: None,
             ended: false,
             forgotten: false,
             line: Line {
@@ -57,9 +65,16 @@ impl Exchange {
         }
     }
 
+    /// It is sampled.
+    pub(crate) fn traced(&mut self, mut trace: Box<Trace>, connection: &Connection, of: &Request) {
+        trace.asked(connection, &of.fields);
+        self.line.ask(of.method.as_str(), &of.authority, of.path());
+        self.trace = Some(trace);
+    }
+
     /// What the request is called.
     pub(crate) fn named(&mut self, request_id: &[u8]) {
-        if self.shared.recorder.is_on() {
+        if self.shared.recorder.is_on() || self.trace.is_some() {
             let text = std::str::from_utf8(request_id).unwrap_or_default();
             self.line.name(text);
         }
@@ -82,6 +97,26 @@ impl Exchange {
         self.line.attempts += 1;
         self.line.endpoint = Some(endpoint);
         self.line.pod = pod.clone();
+    }
+
+    /// An attempt is about to be sent: who gets it learns of its span.
+    pub(crate) fn sending(&mut self, wire: Wire, fields: &mut Fields) {
+        if let (Some(trace), Some(endpoint)) = (&mut self.trace, self.line.endpoint) {
+            let to = (endpoint, &self.line.pod);
+            trace.sending(to, wire, fields, (chance(), clock::now()));
+        }
+    }
+
+    /// What came of an attempt.
+    pub(crate) fn met(&mut self, outcome: &Result<Upgraded, Failure>) {
+        if let Some(trace) = &mut self.trace {
+            let outcome = match outcome {
+                Ok(Upgraded::No(response)) => Outcome::Answered(response.status.as_u16()),
+                Ok(Upgraded::Yes { .. }) => Outcome::Answered(101),
+                Err(failure) => Outcome::Failed(failure.reason),
+            };
+            trace.met(outcome, clock::now());
+        }
     }
 
     pub(crate) fn answered(&mut self, status: u16) {
@@ -124,6 +159,17 @@ impl Exchange {
         self.forgotten = true;
     }
 
+    /// Hands the spans on. Rare enough to be a call.
+    #[cold]
+    fn tell_trace(&mut self, trace: Box<Trace>, ended: Time) {
+        let nothing = Line::blank(&self.shared.nothing, self.shared.plain.clone());
+        let line = std::mem::replace(&mut self.line, nothing);
+        if let Some(tracer) = &self.shared.tracer {
+            let times = (self.started, ended);
+            tracer.finished(Finished::new(trace, line, times, SystemTime::now()));
+        }
+    }
+
     fn is_tcp(&self) -> bool {
         self.line.protocol == "TCP"
     }
@@ -140,7 +186,8 @@ impl Drop for Exchange {
         if let Some(body) = &self.body {
             self.line.bytes_in += body.bytes();
         }
-        self.line.took = clock::now().since(self.started);
+        let ended = clock::now();
+        self.line.took = ended.since(self.started);
         let metrics = self.shared.recorder.metrics();
         let line = &self.line;
         if self.is_tcp() {
@@ -165,6 +212,9 @@ impl Drop for Exchange {
         }
         if self.shared.recorder.is_on() {
             self.shared.recorder.write(&self.line);
+        }
+        if let Some(trace) = self.trace.take() {
+            self.tell_trace(trace, ended);
         }
     }
 }

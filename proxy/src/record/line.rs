@@ -98,20 +98,25 @@ impl Line {
         &self.asked[start..self.ends[index]]
     }
 
-    fn method(&self) -> &str {
+    pub(crate) fn method(&self) -> &str {
         self.part(0)
     }
 
-    fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         self.part(1)
     }
 
-    fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.part(2)
     }
 
-    fn request_id(&self) -> &str {
+    pub(crate) fn request_id(&self) -> &str {
         self.part(3)
+    }
+
+    /// Memory that its own texts take.
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.asked.len() + self.detail.len()
     }
 
     pub(crate) fn write_json(&self, out: &mut Vec<u8>) {

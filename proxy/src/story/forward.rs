@@ -184,7 +184,9 @@ async fn attempts(
         let picked = pick(route, &tried, moment)?;
         exchange.attempt(picked.endpoint.address(), &picked.endpoint.spec().pod);
         let wire = wire_to(&picked, route);
+        exchange.sending(wire, &mut request.fields);
         let outcome = one(connection, route, request, body, (&picked, wire), &place).await;
+        exchange.met(&outcome);
         if let Some(error) = replay.as_ref().and_then(Replay::client_failed) {
             return Err(client_failed(error));
         }

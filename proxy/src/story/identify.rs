@@ -255,8 +255,17 @@ fn introduce(
         _ => None,
     };
     headers::set_client_cert(fields, identities);
-    headers::name_request(fields, trusted, [chance(), chance(), chance()]);
-    exchange.named(fields.get(Known::XRequestId).unwrap_or_default());
+    let chance = [chance(), chance(), chance()];
+    headers::name_request(fields, trusted, chance);
+    match &connection.shared.tracer {
+        None => headers::name_trace(fields, trusted, chance),
+        Some(tracer) => {
+            if let Some(trace) = tracer.begin(fields, trusted, chance) {
+                exchange.traced(trace, connection, request);
+            }
+        }
+    }
+    exchange.named(request.fields.get(Known::XRequestId).unwrap_or_default());
 }
 
 #[cfg(test)]

@@ -290,6 +290,12 @@ impl Proxy {
         self.addresses[0]
     }
 
+    /// Ends it, and waits for that.
+    pub(crate) async fn end(&mut self) {
+        self.shutdown.cancel();
+        soon(&mut self.running).await.unwrap().unwrap();
+    }
+
     /// Sends bytes on a new connection and reads until it closes.
     pub(crate) async fn raw(&self, bytes: &str) -> String {
         raw(self.address(), bytes).await

@@ -10,6 +10,8 @@ mod balance;
 #[cfg(test)]
 mod by_hand;
 #[cfg(test)]
+mod collector;
+#[cfg(test)]
 mod early_answers;
 #[cfg(test)]
 mod edge;
@@ -45,6 +47,10 @@ mod resilience;
 mod scarce;
 #[cfg(test)]
 mod slow_sides;
+#[cfg(test)]
+mod spans;
+#[cfg(test)]
+mod spans_lost;
 #[cfg(test)]
 mod strict;
 #[cfg(test)]

@@ -75,21 +75,29 @@ impl Pair {
         expected: &str,
         workload: Workload,
     ) -> Self {
-        Self::declared(mesh, (application, Protocol::Auto), expected, workload)
+        let options = [EngineOptions::default(), EngineOptions::default()];
+        Self::start_with(
+            mesh,
+            (application, Protocol::Auto),
+            expected,
+            workload,
+            options,
+        )
     }
 
-    /// The same with an application whose Service says what it speaks.
-    pub(crate) fn declared(
+    /// With an application whose Service says what it speaks; the client's options, and the server's.
+    pub(crate) fn start_with(
         mesh: &Mesh,
         (application, protocol): (SocketAddr, Protocol),
         expected: &str,
         workload: Workload,
+        [client, server]: [EngineOptions; 2],
     ) -> Self {
         let limits = ListenerLimits::mesh();
         let server = Proxy::start(
             EngineOptions {
                 application_address: Some(LOOPBACK),
-                ..EngineOptions::default()
+                ..server
             },
             [
                 (ListenerKind::InboundMtls, limits),
@@ -109,7 +117,7 @@ impl Pair {
         let client = Proxy::start(
             EngineOptions {
                 mtls_port: server.addresses[0].port(),
-                ..EngineOptions::default()
+                ..client
             },
             [(
                 ListenerKind::Outbound(OriginalDestination::Fixed(cluster)),

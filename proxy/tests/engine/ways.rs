@@ -87,17 +87,7 @@ impl Way {
         let address = application.address();
         let kind = ListenerKind::Outbound(OriginalDestination::Fixed(address));
         let proxy = Proxy::start(EngineOptions::default(), [(kind, ListenerLimits::mesh())]);
-        let service = ServiceSpec {
-            name: "shop/web:80".into(),
-            protocol: Protocol::Auto,
-            addresses: vec![address],
-            endpoints: vec![endpoint(address, "pod")],
-            policy: Policy::default(),
-        };
-        proxy.engine.swap(Snapshot {
-            services: Services::new([Arc::new(Service::new(service, None))], true),
-            ..Snapshot::default()
-        });
+        proxy.engine.swap(reached_at(address));
         Self::new("outbound", application, vec![proxy])
     }
 
@@ -143,6 +133,21 @@ impl Way {
             Application::Http1(origin) => origin,
             Application::Http2(_) => panic!("{} leads to HTTP/2", self.name),
         }
+    }
+}
+
+/// A service at that address, with the endpoint that listens there.
+pub(crate) fn reached_at(address: SocketAddr) -> Snapshot {
+    let service = ServiceSpec {
+        name: "shop/web:80".into(),
+        protocol: Protocol::Auto,
+        addresses: vec![address],
+        endpoints: vec![endpoint(address, "pod")],
+        policy: Policy::default(),
+    };
+    Snapshot {
+        services: Services::new([Arc::new(Service::new(service, None))], true),
+        ..Snapshot::default()
     }
 }
 

@@ -9,7 +9,7 @@ use h2::ext::Protocol as Opened;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::{Method, Request, Response};
-use meshgate_proxy::{Policy, Protocol};
+use meshgate_proxy::{EngineOptions, Policy, Protocol};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -237,7 +237,13 @@ async fn rest(body: &mut RecvStream) -> String {
 /// The edge, or two sidecars.
 fn way(address: SocketAddr, declared: Protocol, mesh: bool) -> (SocketAddr, Vec<Proxy>) {
     if mesh {
-        let pair = Pair::declared(&Mesh::new(), (address, declared), "web", strict());
+        let pair = Pair::start_with(
+            &Mesh::new(),
+            (address, declared),
+            "web",
+            strict(),
+            <[EngineOptions; 2]>::default(),
+        );
         return (pair.client.address(), vec![pair.client, pair.server]);
     }
     let web = match declared {

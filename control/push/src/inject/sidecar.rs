@@ -8,7 +8,7 @@ use super::{Annotations, InjectOptions};
 const VOLUME: &str = "meshgate-identity";
 
 /// A native sidecar (KEP-753): an init container that stays, and is ready before the next one starts.
-pub(super) fn container(annotations: &Annotations, options: &InjectOptions) -> Value {
+pub(super) fn container(pod: &Value, annotations: &Annotations, options: &InjectOptions) -> Value {
     let ready = json!({ "path": "/readyz", "port": names::PORT_READY });
     json!({
         "name": names::SIDECAR_CONTAINER,
@@ -16,7 +16,7 @@ pub(super) fn container(annotations: &Annotations, options: &InjectOptions) -> V
         "imagePullPolicy": "IfNotPresent",
         "restartPolicy": "Always",
         "args": args(annotations, options),
-        "env": env(annotations),
+        "env": env(pod, annotations, options),
         "ports": [
             { "name": "mesh-mtls", "containerPort": names::PORT_MTLS, "protocol": "TCP" },
             { "name": "mesh-metrics", "containerPort": names::PORT_METRICS, "protocol": "TCP" },
@@ -86,10 +86,11 @@ fn args(annotations: &Annotations, options: &InjectOptions) -> Vec<String> {
             args.extend([flag.to_owned(), ports.to_string()]);
         }
     }
+    args.extend(options.trace.iter().cloned());
     args
 }
 
-fn env(annotations: &Annotations) -> Vec<Value> {
+fn env(pod: &Value, annotations: &Annotations, options: &InjectOptions) -> Vec<Value> {
     let fields = [
         ("POD_NAME", "metadata.name"),
         ("POD_NAMESPACE", "metadata.namespace"),
@@ -106,7 +107,26 @@ fn env(annotations: &Annotations) -> Vec<Value> {
     // The allocator would ask for huge pages, and each touched corner of a heap of 1 MiB would count for 2 MiB.
     let small_pages = json!({ "name": "MIMALLOC_ALLOW_THP", "value": "0" });
     let fields = fields.into_iter().map(field);
-    fields.chain([small_pages]).chain(log).collect()
+    // Its spans are the application's in every view by service.
+    let service = service_name(pod).filter(|_| !options.trace.is_empty());
+    let service = service.map(|name| json!({ "name": "OTEL_SERVICE_NAME", "value": name }));
+    fields
+        .chain([small_pages])
+        .chain(service)
+        .chain(log)
+        .collect()
+}
+
+/// What people call the application (OpenTelemetry's order of Kubernetes' labels).
+fn service_name(pod: &Value) -> Option<&str> {
+    let labels = &pod["metadata"]["labels"];
+    [
+        "app.kubernetes.io/instance",
+        "app.kubernetes.io/name",
+        "app",
+    ]
+    .iter()
+    .find_map(|label| labels[*label].as_str())
 }
 
 fn resources(annotations: &Annotations) -> Value {

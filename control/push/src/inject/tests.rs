@@ -151,3 +151,30 @@ fn what_is_no_manifest_says_where() {
     let error = inject_manifest(pod, &InjectOptions::default()).expect_err("refused");
     assert_eq!(error.to_string(), "document 1, Pod/a");
 }
+
+#[test]
+fn spans_are_told_under_the_applications_name() {
+    let options = InjectOptions {
+        trace: vec!["--otlp-endpoint=http://collector:4317/".into()],
+        ..InjectOptions::default()
+    };
+    let check = |labels: serde_json::Value, options: &InjectOptions, expected: [bool; 2]| {
+        let pod = json!({ "metadata": { "labels": labels }, "spec": { "containers": [] } });
+        let Ok(Outcome::Inject(patch)) = inject_pod(&pod, true, options) else {
+            panic!("not injected")
+        };
+        let patch = serde_json::to_string(&patch).expect("a patch is JSON");
+        let name = r#"{"name":"OTEL_SERVICE_NAME","value":"catalog"}"#;
+        let found = ["\"--otlp-endpoint=http://collector:4317/\"", name];
+        assert_eq!(found.map(|text| patch.contains(text)), expected, "{patch}");
+    };
+    check(json!({ "app": "catalog" }), &options, [true, true]);
+    let both = json!({ "app": "x", "app.kubernetes.io/name": "catalog" });
+    check(both, &options, [true, true]);
+    check(json!({}), &options, [true, false]);
+    check(
+        json!({ "app": "catalog" }),
+        &InjectOptions::default(),
+        [false, false],
+    );
+}
