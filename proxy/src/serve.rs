@@ -26,6 +26,7 @@ use crate::head::Destination;
 use crate::headers::set;
 use crate::io::Io;
 use crate::listen::{ListenerKind, ListenerLimits};
+use crate::upstream::Downstream;
 use crate::worker::Tasks;
 
 /// While draining, an idle connection may still bring a request for so long: HTTP/1 cannot say goodbye first.
@@ -42,6 +43,9 @@ pub(crate) struct Connection {
     pub(crate) client: SocketAddr,
     /// The address that the client connected to.
     pub(crate) local: SocketAddr,
+    /// The same, as the client sees it: behind a proxy that tells, that proxy's.
+    pub(crate) reached: SocketAddr,
+    pub(crate) downstream: Arc<Downstream>,
     pub(crate) peer: Peer,
     /// Edge, with TLS: the name in the handshake.
     pub(crate) server_name: Option<Box<str>>,
@@ -134,6 +138,8 @@ impl Connection {
 pub(crate) struct Accepted {
     pub(crate) stream: TcpStream,
     pub(crate) client: SocketAddr,
+    /// What the client connected to, where a proxy in front tells.
+    pub(crate) reached: Option<SocketAddr>,
     pub(crate) kind: ListenerKind,
     pub(crate) limits: ListenerLimits,
 }
@@ -171,6 +177,7 @@ fn begin(
     let Accepted {
         stream,
         client,
+        reached,
         kind,
         limits,
     } = accepted;
@@ -189,6 +196,8 @@ fn begin(
         limits,
         client,
         local,
+        reached: reached.unwrap_or(local),
+        downstream: Arc::default(),
         peer: Peer::Plain,
         server_name: None,
         tls: false,

@@ -76,6 +76,17 @@ pub struct Policy {
     pub breaker: BreakerPolicy,
     /// How much at once.
     pub limits: Limits,
+    /// Connections to endpoints outside the mesh begin with a header that tells the client; none is shared by clients then.
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// Versions of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// How much a service gets at once from one proxy.
@@ -107,6 +118,7 @@ impl Default for Policy {
                 pending: 256,
                 pending_timeout: Duration::from_secs(3),
             },
+            proxy_protocol: None,
         }
     }
 }

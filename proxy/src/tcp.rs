@@ -123,7 +123,7 @@ async fn connect(
         let place = dialer.place().await?;
         let reached = match picked.endpoint.spec().identity {
             Some(_) => tunnel(dialer, Inside::Bytes).await,
-            None => dialer.tcp(picked.endpoint.address()).await.map(Io::from),
+            None => dialer.plain().await.map(Io::from),
         };
         let failure = match reached {
             Ok(io) => {

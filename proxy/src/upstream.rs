@@ -1,10 +1,12 @@
 //! Connections to endpoints: made, kept, shared, given up.
 
+mod announce;
 mod connect;
 mod exchange;
 mod extended;
 mod pool;
 
+pub(crate) use announce::Downstream;
 pub(crate) use connect::{Dialer, connect_tcp, overload};
 pub(crate) use exchange::{Attempt, Held, Inside, Upgraded, attempt, malformed, tunnel};
 pub(crate) use pool::Pool;

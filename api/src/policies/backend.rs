@@ -30,6 +30,9 @@ pub struct BackendPolicySpec {
     /// How much at once.
     #[serde(default)]
     pub limits: Option<Limits>,
+    /// Connections begin with a PROXY header that tells the client; only to endpoints outside the mesh.
+    #[serde(default)]
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Active checks. Not enforced yet.
     #[serde(default)]
     pub health_check: Option<Reserved>,
@@ -52,6 +55,15 @@ pub enum Protocol {
     /// Bytes.
     #[serde(rename = "TCP")]
     Tcp,
+}
+
+/// Versions of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// How an endpoint is chosen.

@@ -9,10 +9,12 @@ use meshgate_codec::http2::Config;
 use meshgate_routing::WorkloadId;
 use meshgate_routing::upstream::{FailureKind, Safety};
 use rustls_pki_types::ServerName;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
 use super::Wire;
+use super::announce::{Sole, header};
 use super::pool::STREAMS_MAX;
 use crate::failure::{Failure, Reason, Side, Step};
 use crate::http1::Client;
@@ -49,17 +51,27 @@ const CONFIG: Config = Config {
 };
 
 impl<'a> Dialer<'a> {
+    /// Whose alone the connection must be, if the endpoint wants to be told. The proxy beside an endpoint of the mesh knows
+    /// who calls by better means.
+    pub(super) fn sole(self) -> Option<Sole> {
+        let version = self.service.policy().proxy_protocol?;
+        let is_plain = self.picked.endpoint.spec().identity.is_none();
+        is_plain.then(|| Sole::new(&self.connection.downstream, version))
+    }
+
     /// An HTTP/1 connection: one that waits in the pool, or a new one.
     pub(super) async fn http1(self) -> Result<(Box<Client>, Origin), Failure> {
         let worker = self.connection.tasks.worker();
         let live = self.picked.endpoint.live();
-        if let Some(client) = live.pool.take_idle(worker) {
+        let sole = self.sole();
+        let sole = sole.as_ref();
+        if let Some(client) = live.pool.take_idle(worker, sole) {
             return Ok((client, Origin::Reused));
         }
         let gate = &self.service.live().connections;
         let limits = &self.service.policy().limits;
         let attempt = || {
-            if let Some(client) = live.pool.take_idle(worker) {
+            if let Some(client) = live.pool.take_idle(worker, sole) {
                 return Some(Found::Idle(client));
             }
             self.try_place().map(Found::Place)
@@ -74,7 +86,7 @@ impl<'a> Dialer<'a> {
         match found {
             Found::Idle(client) => Ok((client, Origin::Reused)),
             Found::Place(place) => {
-                let stream = Box::pin(self.tcp(self.picked.endpoint.address())).await?;
+                let stream = Box::pin(self.plain()).await?;
                 self.count("connected");
                 Ok((Client::new(Io::from(stream), Some(place)), Origin::New))
             }
@@ -109,27 +121,36 @@ impl<'a> Dialer<'a> {
     pub(super) async fn http2(self, wire: Wire) -> Result<(http2::Client, Origin), Failure> {
         let worker = self.connection.tasks.worker();
         let pool = &self.picked.endpoint.live().pool;
-        if let Some(client) = pool.share(wire, worker) {
+        let sole = self.sole();
+        if let Some(client) = pool.share(wire, worker, sole.as_ref()) {
             return Ok((client, Origin::Reused));
         }
-        Box::pin(self.new_http2(wire)).await
+        Box::pin(self.new_http2(wire, sole)).await
     }
 
-    async fn new_http2(self, wire: Wire) -> Result<(http2::Client, Origin), Failure> {
+    async fn new_http2(
+        self,
+        wire: Wire,
+        sole: Option<Sole>,
+    ) -> Result<(http2::Client, Origin), Failure> {
         let worker = self.connection.tasks.worker();
         let pool = &self.picked.endpoint.live().pool;
         // Whoever waits behind a connection that cannot be made must not wait for one failure after the other.
         let patience = self.service.policy().connect_timeout;
-        let turn = tokio::time::timeout(patience, pool.making.clone().acquire_owned())
+        let making = match sole {
+            None => &pool.making,
+            Some(_) => self.connection.downstream.making(),
+        };
+        let turn = tokio::time::timeout(patience, making.clone().acquire_owned())
             .await
             .map_err(|_| self.refused(&format_args!("no connection within {patience:?}")))?;
-        if let Some(client) = pool.share(wire, worker) {
+        if let Some(client) = pool.share(wire, worker, sole.as_ref()) {
             return Ok((client, Origin::Reused));
         }
         let pass = self.place().await?;
         let io = match wire {
             Wire::Mesh => self.mesh().await?,
-            Wire::Http1 | Wire::Http2 => Io::from(self.tcp(self.picked.endpoint.address()).await?),
+            Wire::Http1 | Wire::Http2 => Io::from(self.plain().await?),
         };
         let (client, driving) = http2::Client::start(io, CONFIG, turn);
         let tasks = &self.connection.tasks;
@@ -139,12 +160,25 @@ impl<'a> Dialer<'a> {
         });
         self.count("connected");
         let owner = Arc::downgrade(self.picked.endpoint.live());
-        pool.add_shared(client.clone(), wire, worker, owner, tasks);
+        pool.add_shared(client.clone(), (wire, sole), worker, owner, tasks);
         Ok((client, Origin::New))
     }
 
-    /// A plain TCP connection to the endpoint's application, not pooled.
-    pub(crate) async fn tcp(self, address: SocketAddr) -> Result<TcpStream, Failure> {
+    /// A plain TCP connection to the endpoint's application, not pooled. It begins with what its policy wants to be said of
+    /// the client.
+    pub(crate) async fn plain(self) -> Result<TcpStream, Failure> {
+        let mut stream = self.tcp(self.picked.endpoint.address()).await?;
+        if let Some(version) = self.service.policy().proxy_protocol {
+            let header = header(version, self.connection);
+            // There is room for it: these are the first bytes.
+            let written = stream.write_all(&header).await;
+            written.map_err(|error| self.refused(&error))?;
+        }
+        Ok(stream)
+    }
+
+    /// A TCP connection, and nothing said on it.
+    async fn tcp(self, address: SocketAddr) -> Result<TcpStream, Failure> {
         let patience = self.service.policy().connect_timeout;
         let mark = self.connection.shared.options.socket_mark;
         let gone = self.picked.endpoint.live().gone.cancelled();

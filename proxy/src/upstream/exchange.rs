@@ -10,6 +10,7 @@ use meshgate_codec::{Fields, Known, Method, ResponseHead, Version};
 use meshgate_routing::upstream::{FailureKind, Safety};
 
 use super::Wire;
+use super::announce::Sole;
 use super::connect::{Dialer, Origin};
 use super::extended;
 use crate::body::{RequestBody, ResponseBody};
@@ -39,6 +40,8 @@ pub(crate) struct Held {
     /// Of a connection that changed its protocol; others keep theirs.
     _connection: Option<Pass>,
     tasks: Tasks,
+    /// Whose alone the connection is.
+    sole: Option<Sole>,
     /// Where others wait for a connection.
     waiters: Arc<Gate>,
 }
@@ -70,6 +73,7 @@ pub(crate) async fn attempt(
         _place: place,
         _connection: None,
         tasks: dialer.connection.tasks.clone(),
+        sole: dialer.sole(),
         waiters: dialer.service.live().connections.clone(),
     });
     match attempt.wire {
@@ -262,8 +266,8 @@ impl Held {
         if let Some(client) = connection {
             let live = self.picked.endpoint.live();
             let owner = Arc::downgrade(live);
-            live.pool
-                .keep(client, self.tasks.worker(), owner, &self.tasks);
+            let whose = (self.tasks.worker(), self.sole);
+            live.pool.keep(client, whose, owner, &self.tasks);
             self.waiters.wake_one();
         }
     }

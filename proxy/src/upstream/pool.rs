@@ -7,6 +7,7 @@ use meshgate_routing::Time;
 use tokio::sync::Semaphore;
 
 use super::Wire;
+use super::announce::Sole;
 use crate::clock;
 use crate::http1::Client;
 use crate::http2;
@@ -41,6 +42,7 @@ struct Idle {
     client: Box<Client>,
     since: Time,
     worker: usize,
+    sole: Option<Sole>,
 }
 
 /// An HTTP/2 connection.
@@ -50,6 +52,7 @@ struct Shared {
     used: Time,
     wire: Wire,
     worker: usize,
+    sole: Option<Sole>,
 }
 
 impl Default for Pool {
@@ -77,11 +80,12 @@ impl Pool {
         drop((idle, shared));
     }
 
-    /// An HTTP/1 connection that this worker made and that is ready.
-    pub(super) fn take_idle(&self, worker: usize) -> Option<Box<Client>> {
+    /// An HTTP/1 connection that this worker made, for that client if it matters, and that is ready.
+    pub(super) fn take_idle(&self, worker: usize, sole: Option<&Sole>) -> Option<Box<Client>> {
         let mut inner = self.lock();
         let now = clock::now();
-        while let Some(position) = inner.idle.iter().rposition(|idle| idle.worker == worker) {
+        let fits = |idle: &Idle| idle.worker == worker && Sole::fits(idle.sole.as_ref(), sole);
+        while let Some(position) = inner.idle.iter().rposition(fits) {
             let idle = inner.idle.swap_remove(position);
             if now.since(idle.since) < IDLE_MAX && idle.client.is_quiet() {
                 return Some(idle.client);
@@ -108,14 +112,33 @@ impl Pool {
         true
     }
 
+    /// Closes those whose clients have gone.
+    pub(super) fn give_up_orphans(&self) {
+        let mut inner = self.lock();
+        let idle = inner
+            .idle
+            .extract_if(.., |idle| Sole::is_orphan(idle.sole.as_ref()));
+        let idle: Vec<_> = idle.collect();
+        let shared = inner
+            .shared
+            .extract_if(.., |shared| Sole::is_orphan(shared.sole.as_ref()));
+        let shared: Vec<_> = shared.collect();
+        drop(inner);
+        // Outside the lock, as above.
+        drop((idle, shared));
+    }
+
     /// Keeps an HTTP/1 connection whose exchange is complete.
     pub(super) fn keep(
         &self,
         client: Box<Client>,
-        worker: usize,
+        (worker, sole): (usize, Option<Sole>),
         owner: Weak<EndpointLive>,
         tasks: &Tasks,
     ) {
+        if !Sole::waits_at(sole.as_ref(), &owner) {
+            return;
+        }
         let mut inner = self.lock();
         if inner.closed {
             return;
@@ -124,17 +147,24 @@ impl Pool {
             client,
             since: clock::now(),
             worker,
+            sole,
         });
         Self::reap_later(&mut inner, owner, tasks);
     }
 
-    /// An HTTP/2 connection that this worker made and that has room for a stream.
-    pub(super) fn share(&self, wire: Wire, worker: usize) -> Option<http2::Client> {
+    /// An HTTP/2 connection that this worker made, for that client if it matters, and that has room for a stream.
+    pub(super) fn share(
+        &self,
+        wire: Wire,
+        worker: usize,
+        sole: Option<&Sole>,
+    ) -> Option<http2::Client> {
         let mut inner = self.lock();
         let mut shared = inner
             .shared
             .iter_mut()
-            .filter(|shared| shared.wire == wire && shared.worker == worker);
+            .filter(|shared| shared.wire == wire && shared.worker == worker)
+            .filter(|shared| Sole::fits(shared.sole.as_ref(), sole));
         let shared = shared.find(|shared| shared.client.has_room(STREAMS_MAX))?;
         shared.used = clock::now();
         Some(shared.client.clone())
@@ -144,11 +174,14 @@ impl Pool {
     pub(super) fn add_shared(
         &self,
         client: http2::Client,
-        wire: Wire,
+        (wire, sole): (Wire, Option<Sole>),
         worker: usize,
         owner: Weak<EndpointLive>,
         tasks: &Tasks,
     ) {
+        if !Sole::waits_at(sole.as_ref(), &owner) {
+            return;
+        }
         let mut inner = self.lock();
         if inner.closed {
             return;
@@ -162,6 +195,7 @@ impl Pool {
             used: clock::now(),
             wire,
             worker,
+            sole,
         });
         Self::reap_later(&mut inner, owner, tasks);
         drop(inner);

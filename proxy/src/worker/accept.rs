@@ -129,6 +129,7 @@ impl Door {
         let accepted = Accepted {
             stream,
             client: peer,
+            reached: None,
             kind: self.kind,
             limits: self.limits,
         };
@@ -179,14 +180,15 @@ impl Door {
                 return None;
             }
         };
-        let Told::Client(client) = told else {
+        let Told::Client { source, reached } = told else {
             return Some((accepted, Visitor(None)));
         };
-        let Some(visitor) = self.visitor(shared, client.ip().to_canonical()) else {
+        let Some(visitor) = self.visitor(shared, source.ip().to_canonical()) else {
             metrics.refused(name, "connections-per-client");
             return None;
         };
-        accepted.client = client;
+        accepted.client = source;
+        accepted.reached = Some(reached);
         Some((accepted, visitor))
     }
 

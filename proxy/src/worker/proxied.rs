@@ -13,7 +13,11 @@ use tokio::net::TcpStream;
 /// Whom a connection is for, as far as a header tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Told {
-    Client(SocketAddr),
+    Client {
+        source: SocketAddr,
+        /// What it connected to.
+        reached: SocketAddr,
+    },
     /// The connection's own addresses count: it is the proxy's own, or the header does not say.
     Nobody,
 }
@@ -57,8 +61,8 @@ fn told(origin: Origin) -> Told {
         Origin::Client {
             transport: Transport::Stream,
             source,
-            ..
-        } => Told::Client(source),
+            destination: reached,
+        } => Told::Client { source, reached },
         Origin::Client { .. } | Origin::Proxy | Origin::Untold => Told::Nobody,
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use meshgate_api::{
     policies::{
-        backend::{Algorithm, BackendPolicySpec, LoadBalancing},
+        backend::{Algorithm, BackendPolicySpec, LoadBalancing, ProxyProtocol},
         duration::GatewayDuration,
     },
     push,
@@ -43,6 +43,16 @@ pub(super) fn compile_policy(policy: Option<(&Name, &BackendPolicySpec)>) -> pus
         retries: Some(retries(spec, or)),
         breaker: Some(breaker(spec, or)),
         limits: Some(limits(spec, or)),
+        proxy_protocol: proxy_protocol(spec.and_then(|spec| spec.proxy_protocol)).into(),
+    }
+}
+
+fn proxy_protocol(version: Option<ProxyProtocol>) -> push::backend_policy::ProxyProtocol {
+    use push::backend_policy::ProxyProtocol as Pushed;
+    match version {
+        None => Pushed::Off,
+        Some(ProxyProtocol::V1) => Pushed::V1,
+        Some(ProxyProtocol::V2) => Pushed::V2,
     }
 }
 

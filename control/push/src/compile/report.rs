@@ -126,13 +126,15 @@ impl Compiler {
             }
             SubjectKind::BackendPolicy => {
                 let policy = self.objects.backend_policies.get(name)?;
-                Some(policy_report(
+                let mut report = policy_report(
                     name,
                     policy,
                     backend::unsupported,
                     Err(no_target()),
                     |target| self.backend_target(name, target),
-                ))
+                );
+                self.note_mesh(name, &mut report);
+                Some(report)
             }
             SubjectKind::AccessPolicy => self.access_report(name),
         }
@@ -180,6 +182,27 @@ impl Compiler {
         }
         unrivalled(policies, targets, name, &target, of)?;
         Ok(keys)
+    }
+
+    /// What a policy asks for that endpoints in the mesh do not get.
+    fn note_mesh(&self, name: &Name, report: &mut Report) {
+        let Report::Policy(report) = report else {
+            return;
+        };
+        let policy = self.objects.backend_policies.get(name);
+        let spec = policy.and_then(|policy| policy.spec.as_ref());
+        if spec.is_none_or(|spec| spec.proxy_protocol.is_none()) {
+            return;
+        }
+        for ancestor in &mut report.ancestors {
+            let section = ancestor.target.section_name.as_deref();
+            let target = Target::of(name, &ancestor.target);
+            let has_mesh = target.is_some_and(|of| self.has_mesh(&of.name, section));
+            if ancestor.verdict.is_ok() && has_mesh {
+                let field = "spec.proxyProtocol (for endpoints in the mesh)";
+                ancestor.unsupported.push(field.into());
+            }
+        }
     }
 
     fn access_report(&self, name: &Name) -> Option<Report> {

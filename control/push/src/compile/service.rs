@@ -131,6 +131,24 @@ impl Compiler {
         (meshed.uid == pod.uid || pod.uid.is_empty()).then_some(meshed)
     }
 
+    /// Whether a Service has endpoints that their proxies take connections for, at that port if one is named.
+    pub(super) fn has_mesh(&self, name: &Name, section: Option<&str>) -> bool {
+        let service = self.objects.services.get(name);
+        service.is_some_and(|service| {
+            let mut ports = service.ports.iter();
+            ports.any(|port| {
+                if section.is_some_and(|section| section != port.name) {
+                    return false;
+                }
+                let mut placed = self.placed(name, port);
+                placed.any(|(endpoint, number)| {
+                    let pod = self.meshed(name, endpoint);
+                    pod.is_some_and(|pod| !pod.skip_inbound.contains(number))
+                })
+            })
+        })
+    }
+
     fn endpoint(&self, service: &Name, endpoint: &SliceEndpoint, port: u16) -> push::Endpoint {
         let pod = endpoint.pod.as_ref();
         let identity = self

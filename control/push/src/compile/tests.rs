@@ -368,7 +368,11 @@ fn show_policy(policy: &push::BackendPolicy) -> String {
             duration.seconds as f64 + f64::from(duration.nanos) / 1e9
         })
     };
-    format!(
+    let told = match policy.proxy_protocol() {
+        push::backend_policy::ProxyProtocol::Off => "",
+        version => version.as_str_name(),
+    };
+    let shown = format!(
         "{} request {}s perTry {}s retries {} on {} breaker {}",
         policy.algorithm().as_str_name(),
         seconds(policy.request_timeout),
@@ -380,7 +384,11 @@ fn show_policy(policy: &push::BackendPolicy) -> String {
             .as_ref()
             .expect("always set")
             .consecutive_failures,
-    )
+    );
+    match told {
+        "" => shown,
+        version => format!("{shown} PROXY {version}"),
+    }
 }
 
 fn show_access(rule: &push::AccessRule) -> String {

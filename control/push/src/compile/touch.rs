@@ -91,14 +91,32 @@ impl Compiler {
         }
         if before != slice {
             for slice in before.iter().chain(&slice) {
-                self.dirty
-                    .insert(Unit::Service(name.sibling(&slice.service)));
+                self.touch_endpoints(name.sibling(&slice.service));
             }
         }
         if let Some(slice) = &slice {
             self.put_slice(&name, slice, true);
         }
         store(&mut self.objects.slices, name, slice);
+    }
+
+    /// The Service's endpoints, and what policies say of which they are.
+    fn touch_endpoints(&mut self, service: Name) {
+        let target = Target {
+            kind: TargetKind::Service,
+            name: service,
+        };
+        let proxied = |name: &&Name| {
+            let policy = self.objects.backend_policies.get(*name);
+            let spec = policy.and_then(|policy| policy.spec.as_ref());
+            spec.is_some_and(|spec| spec.proxy_protocol.is_some())
+        };
+        let policies = self.index.backend_targets.at(&target).filter(proxied);
+        let reports =
+            policies.map(|name| Unit::Report(Subject::new(SubjectKind::BackendPolicy, name)));
+        let reports: Vec<_> = reports.collect();
+        self.dirty.extend(reports);
+        self.dirty.insert(Unit::Service(target.name));
     }
 
     fn put_slice(&mut self, name: &Name, slice: &EndpointSlice, present: bool) {
@@ -123,7 +141,9 @@ impl Compiler {
         let slices = self.index.pod_slices.at(&name);
         let services = slices.filter_map(|slice| self.objects.slices.get(slice));
         let services: Vec<_> = services.map(|slice| name.sibling(&slice.service)).collect();
-        self.dirty.extend(services.into_iter().map(Unit::Service));
+        services
+            .into_iter()
+            .for_each(|service| self.touch_endpoints(service));
         self.touch_access_reports(&name.namespace);
         self.dirty.insert(Unit::Pod(name.clone()));
         store(&mut self.objects.pods, name, pod);

@@ -6,7 +6,7 @@ use meshgate_api::push as wire;
 use meshgate_routing::upstream::{Algorithm, Backoff, BreakerPolicy, RetryOn, RetryPolicy};
 
 use super::{Invalid, duration, known};
-use crate::service::{Limits, Policy};
+use crate::service::{Limits, Policy, ProxyProtocol};
 
 /// Each request in flight may keep a body of this size: more is a way to run out of memory.
 const REPLAY_BODY_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -43,6 +43,14 @@ pub(super) fn policy(wire: wire::BackendPolicy) -> Result<Policy, Invalid> {
         limits: match wire.limits {
             Some(limits) => self::limits(limits).map_err(|i| i.within("limits"))?,
             None => defaults.limits,
+        },
+        proxy_protocol: {
+            use wire::backend_policy::ProxyProtocol as Pushed;
+            match known::<Pushed>("proxy_protocol", wire.proxy_protocol)? {
+                Pushed::Off => None,
+                Pushed::V1 => Some(ProxyProtocol::V1),
+                Pushed::V2 => Some(ProxyProtocol::V2),
+            }
         },
     })
 }

@@ -220,6 +220,12 @@ fn backend_policies() {
     check_policy(|_| {}, "connect_timeout: 5s");
     check_policy(|_| {}, "statuses: [503]");
     check_policy(|_| {}, "consecutive_failures: 0");
+    check_policy(|_| {}, "proxy_protocol: None");
+    check_policy(|p| p.proxy_protocol = 2, "proxy_protocol: Some(V2)");
+    check_policy(
+        |p| p.proxy_protocol = 3,
+        "refused: policy.proxy_protocol: unknown value 3",
+    );
     check_policy(
         |p| p.algorithm = 5,
         "refused: policy.algorithm: unknown value 5",

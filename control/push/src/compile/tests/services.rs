@@ -126,3 +126,36 @@ fn a_pod_that_has_ended_or_shares_the_nodes_network_has_no_identity() {
         world.check("workload", "");
     }
 }
+
+#[test]
+fn endpoints_in_the_mesh_are_told_of_clients_by_their_proxies() {
+    let policy = r#"
+kind: BackendPolicy
+metadata: {name: told}
+spec:
+  targetRefs: [{group: "", kind: Service, name: web, sectionName: http}]
+  proxyProtocol: V2
+"#;
+    let mut world = World::of(&format!("{SERVICE}\n---\n{SLICE}\n---\n{policy}"));
+    world.check(
+        "service shop/web:80",
+        "
+        service shop/web:80 at 10.96.0.7 fd00::7 HTTP1
+          10.244.0.9:8080 web-b plain
+          10.244.0.10:8080 web-a plain
+          10.244.0.11:8080  plain terminating
+          by shop/told: LEAST_REQUEST request 0s perTry 0s retries 2 on ConnectFailure,RefusedStream breaker 5 PROXY V2",
+    );
+    let accepted = "Service web: accepted, in Service shop/web:80";
+    world.check_report("shop/told", accepted);
+    // A pod of them gets a sidecar, and loses it.
+    world.apply(POD);
+    let not_for_it = "; not supported: spec.proxyProtocol (for endpoints in the mesh)";
+    world.check_report("shop/told", &format!("{accepted}{not_for_it}"));
+    world.delete(Kind::Pod, "shop/web-a");
+    world.check_report("shop/told", accepted);
+    world.apply(POD);
+    world.check_report("shop/told", &format!("{accepted}{not_for_it}"));
+    world.delete(Kind::EndpointSlice, "shop/web-1");
+    world.check_report("shop/told", accepted);
+}
