@@ -1,0 +1,68 @@
+//! What a process logs, as it logs it.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::until;
+
+/// What a process wrote to standard error; read by a thread.
+#[derive(Clone, Debug, Default)]
+pub struct Log(Arc<Mutex<String>>);
+
+impl Log {
+    /// Begins to read.
+    pub fn follow(from: impl Read + Send + 'static) -> Self {
+        let log = Self::default();
+        let lines = log.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(from).lines().map_while(Result::ok) {
+                let mut text = lines.0.lock().unwrap_or_else(PoisonError::into_inner);
+                *text += &line;
+                text.push('\n');
+            }
+        });
+        log
+    }
+
+    /// All of it so far.
+    pub fn text(&self) -> String {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// How often it says so.
+    pub fn count(&self, wanted: &str) -> usize {
+        self.text().matches(wanted).count()
+    }
+
+    /// Waits for the nth line with `wanted`.
+    pub fn until(&self, wanted: &str, times: usize) {
+        until(wanted, || (self.count(wanted) >= times).then_some(()));
+    }
+
+    /// Process ids of those that it started to take over.
+    pub fn started(&self) -> Vec<String> {
+        let text = self.text();
+        let lines = text
+            .lines()
+            .filter(|line| line.contains("started the process that takes over"));
+        lines
+            .filter_map(|line| line.split_once("pid=")?.1.split_whitespace().next())
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The address that a listener got.
+    pub fn address(&self, listener: &str) -> SocketAddr {
+        let wanted = format!("listener=\"{listener}\"");
+        until(&wanted, || {
+            let text = self.text();
+            let line = text.lines().find(|line| line.contains(&wanted))?;
+            let at = line.split_once("at=")?.1.split_whitespace().next()?;
+            at.parse().ok()
+        })
+    }
+}

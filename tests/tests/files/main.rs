@@ -1,0 +1,5 @@
+//! The edge without a cluster: `meshgate ingress --from`. Nothing here needs root.
+
+mod check;
+mod follow;
+mod take_over;
