@@ -8,6 +8,7 @@
     reason = "a failing test must show what the cluster said"
 )]
 
+pub mod ask;
 pub mod files;
 pub mod image;
 pub mod load;

@@ -3,34 +3,46 @@
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use crate::until;
 
 /// What a process wrote to standard error; read by a thread.
-#[derive(Clone, Debug, Default)]
-pub struct Log(Arc<Mutex<String>>);
+#[derive(Clone, Debug)]
+pub struct Log {
+    text: Arc<Mutex<String>>,
+    reader: Arc<JoinHandle<()>>,
+}
 
 impl Log {
     /// Begins to read.
     pub fn follow(from: impl Read + Send + 'static) -> Self {
-        let log = Self::default();
-        let lines = log.clone();
-        std::thread::spawn(move || {
+        let text = Arc::<Mutex<String>>::default();
+        let all = text.clone();
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(from).lines().map_while(Result::ok) {
-                let mut text = lines.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut text = all.lock().unwrap_or_else(PoisonError::into_inner);
                 *text += &line;
                 text.push('\n');
             }
         });
-        log
+        Self {
+            text,
+            reader: Arc::new(reader),
+        }
     }
 
     /// All of it so far.
     pub fn text(&self) -> String {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        text.clone()
+    }
+
+    /// Waits until everybody who writes to it has ended.
+    pub fn ends(&self) {
+        until("those who log have ended", || {
+            self.reader.is_finished().then_some(())
+        });
     }
 
     /// How often it says so.
