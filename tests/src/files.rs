@@ -99,6 +99,12 @@ impl Site {
 
     /// An edge with free ports that serves the folder.
     pub fn serve(&self) -> Edge {
-        Edge::start(&self.arguments())
+        self.serve_with(&[])
+    }
+
+    /// The same with more arguments.
+    pub fn serve_with(&self, more: &[&str]) -> Edge {
+        let more = more.iter().map(OsString::from).collect();
+        Edge::start(&[self.arguments(), more].concat())
     }
 }

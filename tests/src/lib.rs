@@ -13,6 +13,9 @@ pub mod files;
 pub mod image;
 pub mod load;
 pub mod mesh;
+pub mod origin;
+pub mod process;
+pub mod siege;
 pub mod tls;
 
 use std::ffi::OsStr;

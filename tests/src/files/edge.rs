@@ -62,8 +62,24 @@ impl Edge {
 
     /// Whether the metrics have this line.
     pub fn counts(&self, line: &str) -> bool {
-        let (_, text) = curl(&[&format!("http://{}/metrics", self.metrics)]);
-        text.lines().any(|other| other == line)
+        self.page().lines().any(|other| other == line)
+    }
+
+    /// The sum of a metric's series that have this label, such as `listener="http"`.
+    pub fn counted(&self, metric: &str, label: &str) -> f64 {
+        let page = self.page();
+        let lines = page.lines().filter(|line| line.starts_with(metric));
+        let values = lines
+            .filter(|line| line.contains(label))
+            .filter_map(|line| {
+                let value = line.rsplit_once(' ')?.1;
+                value.parse::<f64>().ok()
+            });
+        values.sum()
+    }
+
+    fn page(&self) -> String {
+        curl(&[&format!("http://{}/metrics", self.metrics)]).1
     }
 
     /// Waits until a host is answered so.
