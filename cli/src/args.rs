@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use meshgate_api::client::Quantity;
+use meshgate_proxy::ListenerLimits;
 use meshgate_proxy::trace::{Collector, Ratio};
 
 /// One binary: a Kubernetes ingress, a service mesh, the certificates between them, and the cluster under them.
@@ -328,6 +329,12 @@ pub(crate) struct IngressArgs {
     /// Threads that serve connections [default: one per processor]
     #[arg(long)]
     pub(crate) workers: Option<usize>,
+    /// Most connections at once, of HTTP and of HTTPS each
+    #[arg(long, value_name = "COUNT", default_value_t = ListenerLimits::default().connections)]
+    pub(crate) connections: u32,
+    /// Most connections at once of one client address, of HTTP and of HTTPS each; 0: no limit of its own
+    #[arg(long, value_name = "COUNT", default_value_t = ListenerLimits::default().connections_per_client)]
+    pub(crate) connections_per_client: u32,
     /// Memory, such as 512Mi, from which on new requests are answered 503; from an eighth more on, connections are closed
     /// [default: three quarters of what the control group allows, or of the machine's]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]

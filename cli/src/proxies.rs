@@ -49,12 +49,14 @@ pub(crate) fn edge_options(args: &IngressArgs, source: Source) -> Options {
     options.trace = trace(&args.trace, "meshgate-edge");
     options.proxies = args.proxy_protocol_from.clone();
     options.trusted_peers = args.trust_headers_from.clone();
+    options.limits.connections = args.connections;
+    options.limits.connections_per_client = args.connections_per_client;
     options.reclaim = Some(allocator::give_back);
     if args.memory.is_some() {
         options.memory_bytes_max = args.memory;
     }
     if let Some(BodyMax(bytes)) = args.body_max {
-        options.body_bytes_max = bytes;
+        options.limits.body_bytes_max = bytes;
     }
     if let Some(workers) = args.workers {
         options.workers = workers;

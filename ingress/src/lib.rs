@@ -118,11 +118,8 @@ impl Edge {
             (options.http, ListenerKind::EdgeHttp),
             (options.https, ListenerKind::EdgeHttps),
         ];
-        let limits = ListenerLimits {
-            body_bytes_max: options.body_bytes_max,
-            ..ListenerLimits::default()
-        };
-        listen(&engine, wanted, options.workers, (limits, &options.proxies))?;
+        let limits = (options.limits, options.proxies.as_slice());
+        listen(&engine, wanted, options.workers, limits)?;
         let admin = |name, at: ListenAt| {
             Ok(AdminSocket {
                 name,

@@ -32,14 +32,14 @@ pub struct Options {
     pub access_log: Option<RecordFormat>,
     /// Where spans of sampled requests go; `None` turns them off.
     pub trace: Option<TraceOptions>,
+    /// How many connections of HTTP, and of HTTPS; how large, how slow.
+    pub limits: ListenerLimits,
     /// Threads that serve connections.
     pub workers: usize,
     /// How long requests in flight may take to finish after the shutdown began.
     pub drain: Duration,
     /// Memory that the process may use before it refuses; `None`: as much as there is.
     pub memory_bytes_max: Option<u64>,
-    /// Largest body of a request; `None`: of any size.
-    pub body_bytes_max: Option<u64>,
     /// Has the allocator give back what it keeps; asked before anybody is refused for memory.
     pub reclaim: Option<fn()>,
     /// Peers that are believed about where a request came from: X-Forwarded-*, Forwarded, X-Request-ID, traceparent.
@@ -60,10 +60,10 @@ impl Options {
             metrics: everywhere(PORT_METRICS),
             access_log: Some(RecordFormat::Json),
             trace: None,
+            limits: ListenerLimits::default(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             drain: Duration::from_secs(25),
             memory_bytes_max: default_budget(),
-            body_bytes_max: ListenerLimits::default().body_bytes_max,
             reclaim: None,
             trusted_peers: Vec::new(),
             proxies: Vec::new(),

@@ -2,4 +2,5 @@
 
 mod check;
 mod follow;
+mod limits;
 mod take_over;
