@@ -11,12 +11,12 @@ mod figure;
 mod http2;
 mod load;
 mod mesh;
-mod origin;
-mod paced;
-mod peer;
+pub(crate) mod origin;
+pub(crate) mod paced;
+pub(crate) mod peer;
 mod plot;
 mod report;
-mod site;
+pub(crate) mod site;
 mod strace;
 mod tools;
 mod workload;
@@ -36,7 +36,7 @@ use figure::Results;
 use mesh::Mesh;
 use origin::Origin;
 pub(crate) use origin::{SUBCOMMAND as ORIGIN, run as serve_origin};
-use peer::{Kind, LOAD_CORE, ORIGIN_CORE, Peer, Programs};
+use peer::{Kind, LOAD_CORE, Peer, Programs};
 use report::Report;
 use site::Site;
 use workload::{Bench, SETTLING, Workload};
@@ -62,12 +62,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = String>) -> anyhow::Result<()>
     let programs = Programs::of_environment()?;
     // Before this process keeps to one core.
     let machine = crate::process::machine();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let origin_core = if cores > ORIGIN_CORE {
-        ORIGIN_CORE
-    } else {
-        LOAD_CORE
-    };
+    let origin_core = peer::origin_core();
     stay_on_load_core()?;
     raise_descriptors()?;
     let origin = Origin::start(origin_core)?;
@@ -150,21 +145,23 @@ impl Plan {
 }
 
 /// This thread and all that are started from now on.
-fn stay_on_load_core() -> anyhow::Result<()> {
+pub(crate) fn stay_on_load_core() -> anyhow::Result<()> {
     let mut cores = CpuSet::new();
     cores.set(LOAD_CORE)?;
     sched_setaffinity(Pid::from_raw(0), &cores)
         .context("load and proxies need a core each: this machine has one")
 }
 
-fn raise_descriptors() -> anyhow::Result<()> {
+/// How many there are now.
+pub(crate) fn raise_descriptors() -> anyhow::Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let wanted = hard.max(DESCRIPTORS);
-    if setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_err() {
-        // Only root may have more than that.
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("raising open files")?;
+    if setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_ok() {
+        return Ok(wanted);
     }
-    Ok(())
+    // Only root may have more than that.
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("raising open files")?;
+    Ok(hard)
 }
 
 struct Comparison {

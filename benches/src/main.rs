@@ -1,7 +1,8 @@
 //! Drives the edge of a cluster of its own and prints what it costs: requests/s, latency and CPU a request under `wrk` and
 //! `h2load`; then start-up, memory, and how long a change takes to be enforced. Figures are medians, with the range.
 //!
-//! `compare` as first argument compares the edge with its peers instead: see [`compare`].
+//! `compare` as first argument compares the edge with its peers instead: see [`compare`]. `siege` besieges it: see
+//! [`siege`].
 //!
 //! Everything runs on one machine, load generators included, so the figures compare with each other and with an earlier
 //! run on the same machine. Run it with `benches/edge.sh`, which builds what it needs.
@@ -13,6 +14,7 @@ mod load;
 mod probe;
 mod process;
 mod propagation;
+mod siege;
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -87,6 +89,8 @@ fn main() -> anyhow::Result<()> {
     match arguments.peek().map(String::as_str) {
         Some("compare") => compare::run(arguments.skip(1)),
         Some(compare::ORIGIN) => compare::serve_origin(arguments.skip(1)),
+        Some("siege") => siege::run(arguments.skip(1)),
+        Some(siege::BESIEGER) => siege::besiege(arguments.skip(1)),
         _ => edge(plan(arguments)?),
     }
 }

@@ -89,6 +89,20 @@ pub(crate) fn memory(pid: u32) -> anyhow::Result<Memory> {
     })
 }
 
+/// Resident memory that is the process's alone, such as its heap, in KiB: what its budget counts.
+pub(crate) fn anonymous_kib(pid: u32) -> anyhow::Result<u64> {
+    let status =
+        fs::read_to_string(format!("/proc/{pid}/status")).context("the process is gone")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    number
+        .context("no RssAnon")?
+        .parse()
+        .context("not a number")
+}
+
 impl Add for Memory {
     type Output = Self;
 

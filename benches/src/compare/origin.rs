@@ -1,14 +1,12 @@
-//! What stands behind all proxies: answers of two lengths, made before anybody asks, by a process of its own.
+//! What stands behind all proxies: answers of fixed lengths, made before anybody asks, by a process of its own.
 
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 
 use anyhow::Context as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use meshgate_tests::origin::{self, Answers};
+use tokio::net::TcpListener;
 
 use super::peer::ended_with_us;
 
@@ -19,8 +17,9 @@ pub(crate) const LARGE: &str = "/64k";
 pub(crate) const SMALL_BYTES: usize = 1024;
 pub(crate) const LARGE_BYTES: usize = 64 * 1024;
 
-/// No request head that a proxy makes of ours is longer.
-const HEAD_BYTES_MAX: usize = 8 * 1024;
+/// More than the buffers between an origin and a client hold.
+pub(crate) const HUGE: &str = "/16m";
+const HUGE_BYTES: usize = 16 * 1024 * 1024;
 
 /// The running process; ended when dropped.
 pub(crate) struct Origin {
@@ -87,54 +86,15 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result
 
 async fn serve(address: SocketAddr) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
     let mut out = io::stdout();
-    writeln!(out, "{}", listener.local_addr()?)?;
+    writeln!(out, "{address}")?;
     out.flush()?;
-    let answers = Arc::new(Answers {
-        small: answer(SMALL_BYTES),
-        large: answer(LARGE_BYTES),
-    });
-    let mut connections = JoinSet::new();
-    loop {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        let answers = answers.clone();
-        // Whoever hangs up ends only this connection.
-        connections.spawn(async move { answers.give(stream).await.unwrap_or_default() });
-        while connections.try_join_next().is_some() {}
-    }
-}
-
-struct Answers {
-    small: Vec<u8>,
-    large: Vec<u8>,
-}
-
-fn answer(length: usize) -> Vec<u8> {
-    let head = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\ncontent-length: {length}\r\n\r\n"
-    );
-    let mut answer = head.into_bytes();
-    answer.resize(answer.len() + length, b'x');
-    answer
-}
-
-impl Answers {
-    /// Requests have no bodies, and are not sent before the last one is answered.
-    async fn give(&self, mut stream: TcpStream) -> io::Result<()> {
-        let mut head = Vec::with_capacity(HEAD_BYTES_MAX);
-        loop {
-            if stream.read_buf(&mut head).await? == 0 {
-                return Ok(());
-            }
-            if head.ends_with(b"\r\n\r\n") {
-                let is_large = head.starts_with(b"GET /64k ");
-                let answer = if is_large { &self.large } else { &self.small };
-                stream.write_all(answer).await?;
-                head.clear();
-            } else if head.len() >= HEAD_BYTES_MAX {
-                return Err(io::ErrorKind::InvalidData.into());
-            }
-        }
-    }
+    let answers = Answers::new(&[
+        (SMALL, SMALL_BYTES),
+        (LARGE, LARGE_BYTES),
+        (HUGE, HUGE_BYTES),
+    ]);
+    origin::serve(listener, answers).await?;
+    Ok(())
 }

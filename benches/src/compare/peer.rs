@@ -20,7 +20,7 @@ const PEERS_LOCK: &str = include_str!("../../peers/Cargo.lock");
 pub(crate) const PROXY_CORE: usize = 0;
 pub(crate) const LOAD_CORE: usize = 1;
 /// On a machine with two cores the origin has that of the load.
-pub(crate) const ORIGIN_CORE: usize = 2;
+const ORIGIN_CORE: usize = 2;
 /// Until a proxy listens.
 const STARTING: Duration = Duration::from_secs(30);
 /// How long a proxy may take to end by itself.
@@ -57,23 +57,31 @@ impl fmt::Display for Kind {
     }
 }
 
+/// The core of the origin; to be asked before this process keeps to one.
+pub(crate) fn origin_core() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores > ORIGIN_CORE {
+        ORIGIN_CORE
+    } else {
+        LOAD_CORE
+    }
+}
+
 /// Where the programs are.
 pub(crate) struct Programs {
     pub(crate) meshgate: PathBuf,
-    /// The folder of those of our own.
-    pub(crate) peers: PathBuf,
+    /// The folder of those of our own, where they take part.
+    peers: Option<PathBuf>,
 }
 
 impl Programs {
-    /// As `compare.sh` says.
+    /// As the script says that was called.
     pub(crate) fn of_environment() -> anyhow::Result<Self> {
-        let path = |name| {
-            let path = std::env::var_os(name).map(PathBuf::from);
-            path.with_context(|| format!("{name} is not set: use benches/compare.sh"))
-        };
+        let path = |name| std::env::var_os(name).map(PathBuf::from);
+        let meshgate = path("MESHGATE").context("MESHGATE is not set: use the script")?;
         let programs = Self {
-            meshgate: path("MESHGATE")?,
-            peers: path("PEERS")?,
+            meshgate,
+            peers: path("PEERS"),
         };
         let mut help = Command::new(&programs.meshgate);
         let help = said(help.args(["ingress", "--help"]))?;
@@ -83,6 +91,12 @@ impl Programs {
             programs.meshgate.display()
         );
         Ok(programs)
+    }
+
+    fn peer(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let peers = self.peers.as_ref();
+        let peers = peers.context("PEERS is not set: use benches/compare.sh")?;
+        Ok(peers.join(name))
     }
 
     /// What it says of itself.
@@ -128,6 +142,16 @@ pub(crate) struct Peer {
 impl Peer {
     /// Returns when it answers.
     pub(crate) fn start(kind: Kind, programs: &Programs, site: &Site) -> anyhow::Result<Self> {
+        Self::start_with(kind, programs, site, &[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn start_with(
+        kind: Kind,
+        programs: &Programs,
+        site: &Site,
+        more: &[String],
+    ) -> anyhow::Result<Self> {
         let [http, https, ready, metrics] = free_addresses()?;
         let listens = Listens { http, https };
         let start = |program: &Path| ended_with_us(program.as_os_str(), Some(PROXY_CORE));
@@ -156,8 +180,8 @@ impl Peer {
                 command.arg("-db").arg("-f").arg(site.haproxy(listens)?);
                 command
             }
-            Kind::Hyper => own(start(&programs.peers.join("peer-hyper")), listens, site)?,
-            Kind::Pingora => own(start(&programs.peers.join("peer-pingora")), listens, site)?,
+            Kind::Hyper => own(start(&programs.peer("peer-hyper")?), listens, site)?,
+            Kind::Pingora => own(start(&programs.peer("peer-pingora")?), listens, site)?,
         };
         // nginx writes its log by itself.
         let log = site.path(&format!("{kind}.log").to_lowercase());
@@ -167,6 +191,7 @@ impl Peer {
             _ => log.clone(),
         };
         let process = command
+            .args(more)
             .current_dir(site.folder())
             .stdin(Stdio::null())
             .stdout(appending(&output)?)
