@@ -70,6 +70,7 @@ struct Figures {
 
 #[derive(Debug, Default)]
 struct Latency {
+    p50: Series,
     p99: Series,
     p999: Series,
     /// The generator's own part of it.
@@ -120,7 +121,7 @@ fn idle_max(descriptors: u64) -> u64 {
 impl Plan {
     fn parse(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
         let mut plan = Self {
-            rounds: 3,
+            rounds: 5,
             duration: Duration::from_secs(3),
             requests_per_s: 2_000.0,
             idle: 20_000,
@@ -208,6 +209,7 @@ impl Bench {
         let busy = (self.edge.cpu()? - cpu).as_secs_f64() / began.elapsed().as_secs_f64();
         let p99 = latencies.answered.quantile(0.99);
         let latency = of(&mut self.figures);
+        latency.p50.push(latencies.answered.quantile(0.5));
         latency.p99.push(p99);
         latency.p999.push(latencies.answered.quantile(0.999));
         latency.late.push(latencies.late.quantile(0.99));

@@ -45,6 +45,7 @@ impl fmt::Display for Report {
             let [before, during, after] = latencies.map(value);
             writeln!(f, "| {name} | {before} | {during} | {after} |")
         };
+        row("p50, µs", |latency| latency.p50.to_string())?;
         row("p99, µs", |latency| latency.p99.to_string())?;
         row("p99.9, µs", |latency| latency.p999.to_string())?;
         row("p99 of the generator's own lateness, µs", |latency| {
