@@ -14,8 +14,8 @@ use crate::io::Io;
 use crate::spare;
 use crate::stall::Stall;
 
-/// Room for a read within a large body: fewer, larger system calls.
-const BODY_READ_BYTES: usize = 64 * 1024;
+/// Room for a read within a large body: fewer, larger system calls. Enough for 64 KiB and the head in front of them.
+const BODY_READ_BYTES: usize = 80 * 1024;
 /// Data up to this size is copied: behind what waits to be written, as one buffer is cheaper to write than several; and
 /// out of what was read, as whoever keeps a piece would keep the whole of a large buffer alive.
 const COPY_BYTES_MAX: usize = 8 * 1024;

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,10 +86,10 @@ pub(crate) async fn handshakes(target: &Target, duration: Duration) -> anyhow::R
     Ok(done)
 }
 
-/// Opens connections that have asked once and then wait.
-pub(crate) async fn idle(target: &Target, count: u64) -> anyhow::Result<Vec<Connection>> {
+/// Opens connections that have asked once and then wait; their indices spread them over source addresses.
+pub(crate) async fn idle(target: &Target, indices: Range<u64>) -> anyhow::Result<Vec<Connection>> {
     let mut connections = Vec::new();
-    for index in 0..count {
+    for index in indices {
         let source = source(index / CONNECTIONS_PER_SOURCE);
         let mut connection = target.connect(source).await?;
         connection.ask(&target.host, "/1k", "keep-alive").await?;
@@ -100,10 +101,10 @@ pub(crate) async fn idle(target: &Target, count: u64) -> anyhow::Result<Vec<Conn
 /// The same with HTTP/2 in TLS.
 pub(crate) async fn idle_http2(
     target: &Target,
-    count: u64,
+    indices: Range<u64>,
 ) -> anyhow::Result<Vec<Http2Connection>> {
     let mut connections = Vec::new();
-    for index in 0..count {
+    for index in indices {
         let source = source(index / CONNECTIONS_PER_SOURCE);
         let Connection::Tls(stream) = target.connect(source).await? else {
             bail!("HTTP/2 is asked for by ALPN");

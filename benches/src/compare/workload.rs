@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ use super::tools::Tool;
 pub(crate) const WARM_UP: Duration = Duration::from_secs(1);
 /// TLS connections whose memory is measured.
 const IDLE_TLS: u64 = 1000;
+/// TLS connections that are open before: what the first of them touches is no connection's own.
+const IDLE_FIRST: Range<u64> = IDLE_TLS..IDLE_TLS + 100;
 /// Longer than a proxy takes to give back what starting needed; Meshgate does after 10 s.
 pub(crate) const SETTLING: Duration = Duration::from_secs(15);
 /// Idle connections beside [`BUSY_OF_MANY`] busy ones.
@@ -190,24 +193,30 @@ impl Bench {
 
     /// Of a proxy that was started [`SETTLING`] ago.
     fn memory(&self, peer: &Peer) -> anyhow::Result<Values> {
-        let before = peer.memory_kib()?;
+        let process = peer.memory_kib()?;
         let asked = self.asked(peer, Over::Tls);
-        let idle = self.runtime.block_on(client::idle(&asked, IDLE_TLS))?;
+        let idle = |indices| self.runtime.block_on(client::idle(&asked, indices));
+        let _first = idle(IDLE_FIRST)?;
+        std::thread::sleep(SETTLING);
+        let before = peer.memory_kib()?;
+        let idle = idle(0..IDLE_TLS)?;
         std::thread::sleep(SETTLING);
         let after = peer.memory_kib()?;
         self.expect_open(&idle)?;
         Ok(vec![
-            (&PROCESS, before / 1024.0),
+            (&PROCESS, process / 1024.0),
             (&CONNECTION, (after - before) / IDLE_TLS as f64),
         ])
     }
 
     /// The same.
     fn memory_http2(&self, peer: &Peer) -> anyhow::Result<Values> {
-        let before = peer.memory_kib()?;
         let asked = self.asked(peer, Over::Http2);
-        let idle = client::idle_http2(&asked, IDLE_TLS);
-        let mut idle = self.runtime.block_on(idle)?;
+        let idle = |indices| self.runtime.block_on(client::idle_http2(&asked, indices));
+        let _first = idle(IDLE_FIRST)?;
+        std::thread::sleep(SETTLING);
+        let before = peer.memory_kib()?;
+        let mut idle = idle(0..IDLE_TLS)?;
         std::thread::sleep(SETTLING);
         let after = peer.memory_kib()?;
         self.runtime.block_on(async {
@@ -268,7 +277,7 @@ impl Bench {
     fn open(&self, peer: &Peer) -> anyhow::Result<Values> {
         let few = self.busy_of_many(peer)?;
         let asked = self.asked(peer, Over::Clear);
-        let idle = self.runtime.block_on(client::idle(&asked, IDLE))?;
+        let idle = self.runtime.block_on(client::idle(&asked, 0..IDLE))?;
         let many = self.busy_of_many(peer)?;
         self.expect_open(&idle)?;
         Ok(vec![(&FEW, few), (&MANY, many), (&MANY_TO_FEW, many / few)])

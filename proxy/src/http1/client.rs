@@ -24,11 +24,16 @@ use crate::wire::{Expect, Wire};
 /// Answers before the answer (1xx) that are passed over; more are a flood.
 const INTERIM_MAX: u32 = 16;
 
+/// Of an answer's body that is not read with its head by a read of the usual size.
+const LARGE_BYTES_MIN: u64 = spare::BUFFER_BYTES as u64;
+
 /// A connection to an endpoint, between exchanges.
 #[derive(Debug)]
 pub(crate) struct Client {
     wire: Wire,
     parser: ResponseParser,
+    /// The last answer was large, so the next one probably is: it is read in larger pieces from its head on.
+    is_large: bool,
     /// Its place among the service's connections.
     place: Option<Pass>,
 }
@@ -74,6 +79,7 @@ impl Client {
         Box::new(Self {
             wire: Wire::new(io, None),
             parser: ResponseParser::default(),
+            is_large: false,
             place,
         })
     }
@@ -163,10 +169,14 @@ impl Client {
         patience: &mut Patience,
     ) -> Poll<Result<Framing, Broken>> {
         let limits = HeadLimits::default();
+        let expect = match self.is_large {
+            true => Expect::Body,
+            false => Expect::Head,
+        };
         loop {
             let parsed = self.parser.parse(&self.wire.read, &limits, head);
             match parsed.map_err(|bad| Broken::malformed(bad.to_string()))? {
-                Parsed::Partial => match ready!(self.wire.poll_fill(cx, Expect::Head)) {
+                Parsed::Partial => match ready!(self.wire.poll_fill(cx, expect)) {
                     Ok(0) => {
                         return Poll::Ready(Err(Broken::connection(
                             "the endpoint closed the connection".into(),
@@ -180,10 +190,11 @@ impl Client {
                 Parsed::Head { consumed } => {
                     self.wire.read.advance(consumed);
                     if !head.is_interim() {
-                        let framing = response_framing(head, &request.method);
-                        return Poll::Ready(
-                            framing.map_err(|bad| Broken::malformed(bad.to_string())),
-                        );
+                        let framing = response_framing(head, &request.method)
+                            .map_err(|bad| Broken::malformed(bad.to_string()))?;
+                        self.is_large =
+                            matches!(framing, Framing::Length(bytes) if bytes > LARGE_BYTES_MIN);
+                        return Poll::Ready(Ok(framing));
                     }
                     *interim += 1;
                     if *interim > INTERIM_MAX {
