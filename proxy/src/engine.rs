@@ -18,10 +18,11 @@ use crate::listen::Listener;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::record::{RecordFormat, Recorder};
+use crate::service::ClientLoad;
 use crate::snapshot::Snapshot;
 use crate::tls::{EdgeTls, MeshTls};
 use crate::trace::{TraceOptions, Tracer};
-use crate::worker::{Descriptors, Listeners};
+use crate::worker::{Clients, Descriptors, Listeners};
 
 /// Asks the owner about a destination that the snapshot does not know.
 pub trait UnknownDestination: fmt::Debug + Send + Sync {
@@ -102,6 +103,8 @@ pub(crate) struct Shared {
     pub(crate) limits: LimitBook,
     pub(crate) listeners: Listeners,
     pub(crate) descriptors: Descriptors,
+    /// Those of all listeners of the edge: they lead to the same services.
+    pub(crate) clients: Clients<Arc<ClientLoad>>,
     pub(crate) memory: Memory,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) recorder: Recorder,
@@ -166,6 +169,7 @@ impl Engine {
                 limits: LimitBook::default(),
                 listeners: Listeners::new(options.workers()),
                 descriptors: Descriptors::claim(),
+                clients: Clients::default(),
                 memory: Memory::new(options.memory_bytes_max, options.reclaim),
                 metrics,
                 local: crate::local::LocalApplications::default(),

@@ -43,6 +43,11 @@ pub enum ListenerKind {
 }
 
 impl ListenerKind {
+    /// Whether clients from outside come this way.
+    pub(crate) fn is_edge(self) -> bool {
+        matches!(self, Self::EdgeHttp | Self::EdgeHttps)
+    }
+
     /// Name in metrics and records.
     pub fn name(self) -> &'static str {
         match self {

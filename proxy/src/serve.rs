@@ -26,6 +26,7 @@ use crate::head::Destination;
 use crate::headers::set;
 use crate::io::Io;
 use crate::listen::{ListenerKind, ListenerLimits};
+use crate::service::ClientLoad;
 use crate::upstream::Downstream;
 use crate::worker::Tasks;
 
@@ -41,6 +42,8 @@ pub(crate) struct Connection {
     pub(crate) direction: Direction,
     pub(crate) limits: ListenerLimits,
     pub(crate) client: SocketAddr,
+    /// Edge: what the client's address has under way, unless it stands for many.
+    pub(crate) client_load: Option<Arc<ClientLoad>>,
     /// The address that the client connected to.
     pub(crate) local: SocketAddr,
     /// The same, as the client sees it: behind a proxy that tells, that proxy's.
@@ -138,6 +141,7 @@ impl Connection {
 pub(crate) struct Accepted {
     pub(crate) stream: TcpStream,
     pub(crate) client: SocketAddr,
+    pub(crate) client_load: Option<Arc<ClientLoad>>,
     /// What the client connected to, where a proxy in front tells.
     pub(crate) reached: Option<SocketAddr>,
     pub(crate) kind: ListenerKind,
@@ -177,6 +181,7 @@ fn begin(
     let Accepted {
         stream,
         client,
+        client_load,
         reached,
         kind,
         limits,
@@ -195,6 +200,7 @@ fn begin(
         drain,
         limits,
         client,
+        client_load,
         local,
         reached: reached.unwrap_or(local),
         downstream: Arc::default(),

@@ -2,6 +2,7 @@
 
 mod gate;
 mod live;
+mod share;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use meshgate_routing::upstream::{Algorithm, BreakerPolicy, RetryPolicy};
 
 pub(crate) use gate::{Gate, GateRefusal, Pass};
 pub(crate) use live::{EndpointLive, NoPick, Picked, ServiceLive};
+pub(crate) use share::{ClientLoad, Place, Share};
 
 /// What to build a [`Service`] from.
 #[derive(Clone, Debug)]
@@ -94,12 +96,29 @@ pub enum ProxyProtocol {
 pub struct Limits {
     /// Connections, all endpoints together.
     pub connections: u32,
-    /// Requests in flight.
+    /// Requests in flight. At the edge a client address that has more than a quarter of so many under way gets none of the
+    /// last quarter, and does not wait: one alone cannot keep all others out.
     pub requests: u32,
     /// Requests that wait for either.
     pub pending: u32,
     /// How long they wait.
     pub pending_timeout: Duration,
+}
+
+/// The part of a service's requests that is for others: 1 / this.
+const SHARE_FOR_OTHERS: u32 = 4;
+
+impl Limits {
+    /// Requests that are not for client addresses with more than [`requests_per_client`](Self::requests_per_client).
+    pub(crate) fn requests_for_others(&self) -> u32 {
+        self.requests / SHARE_FOR_OTHERS
+    }
+
+    /// Requests that a client address may have under way before the last places and the line are for others.
+    pub(crate) fn requests_per_client(&self) -> u32 {
+        // One may always wait for one.
+        (self.requests / SHARE_FOR_OTHERS).max(1)
+    }
 }
 
 impl Default for Policy {

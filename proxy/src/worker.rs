@@ -1,6 +1,7 @@
 //! Threads that serve connections: each has a runtime, and connections to endpoints, of its own.
 
 mod accept;
+mod clients;
 mod descriptors;
 mod listeners;
 mod proxied;
@@ -13,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use clients::Clients;
 pub(crate) use descriptors::Descriptors;
 pub(crate) use listeners::Listeners;
 pub(crate) use tasks::Tasks;

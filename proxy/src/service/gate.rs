@@ -25,6 +25,8 @@ pub(crate) enum GateRefusal {
     LineFull,
     /// Waited in vain.
     WaitedInVain,
+    /// What is left is for other clients.
+    ShareSpent,
 }
 
 impl Gate {

@@ -20,7 +20,7 @@ use crate::failure::{Failure, Reason, Retry, Side, Step};
 use crate::head::{Request, Response, Switch};
 use crate::record::Exchange;
 use crate::serve::{Connection, Direction};
-use crate::service::{Endpoint, NoPick, Pass, Picked, Service};
+use crate::service::{Endpoint, GateRefusal, NoPick, Picked, Place, Service, Share};
 use crate::spare;
 use crate::upstream::{self, Attempt, Dialer, Upgraded, Wire};
 use crate::websocket;
@@ -36,7 +36,7 @@ pub(super) async fn forward(
     (begun, deadline): (Instant, &mut Deadline),
 ) -> Result<Answer, Failure> {
     let policy = route.service.policy();
-    let (place, begun) = enter(&route.service, begun).await?;
+    let (place, begun) = enter(connection, &route.service, begun).await?;
     let moment = clock::at(begun.into_std());
     route.service.live().count_request(moment);
     let patience = match connection.direction {
@@ -104,17 +104,25 @@ pub(super) async fn forward(
 }
 
 /// A place among the service's requests, and since when the endpoints' time counts: not while waiting in line.
-async fn enter(service: &Service, begun: Instant) -> Result<(Pass, Instant), Failure> {
+async fn enter(
+    connection: &Connection,
+    service: &Service,
+    begun: Instant,
+) -> Result<(Place, Instant), Failure> {
     let limits = &service.policy().limits;
     let gate = &service.live().requests;
-    if let Some(place) = gate.try_enter(limits.requests) {
-        return Ok((place, begun));
+    let share = Share::of(connection.client_load.as_ref(), limits);
+    if let Some(pass) = gate.try_enter(share.places) {
+        return Ok((Place::new(pass, share), begun));
+    }
+    if share.is_spent {
+        return Err(upstream::overload("requests", GateRefusal::ShareSpent));
     }
     // Rare, and much larger than what is usual.
     let entered =
         Box::pin(gate.enter(limits.requests, limits.pending, limits.pending_timeout)).await;
-    let place = entered.map_err(|refusal| upstream::overload("requests", refusal))?;
-    Ok((place, Instant::now()))
+    let pass = entered.map_err(|refusal| upstream::overload("requests", refusal))?;
+    Ok((Place::new(pass, share), Instant::now()))
 }
 
 /// What an endpoint must say to a key that was made up in the client's place: nobody else looks (RFC 6455 §4.1).
@@ -167,7 +175,7 @@ async fn attempts(
     route: &Route,
     request: &mut Request,
     exchange: &mut Exchange,
-    (place, mut moment): (Arc<Pass>, Time),
+    (place, mut moment): (Arc<Place>, Time),
 ) -> Result<Upgraded, Failure> {
     let policy = route.service.policy();
     let mut body = std::mem::replace(&mut request.body, RequestBody::Empty);
@@ -281,7 +289,7 @@ async fn one(
     request: &Request,
     body: RequestBody,
     (picked, wire): (&Picked, Wire),
-    place: &Arc<Pass>,
+    place: &Arc<Place>,
 ) -> Result<Upgraded, Failure> {
     let dialer = Dialer {
         connection,

@@ -270,6 +270,7 @@ pub(crate) fn overload(what: &str, refusal: GateRefusal) -> Failure {
     let detail = match refusal {
         GateRefusal::LineFull => format!("{what}: too many wait already"),
         GateRefusal::WaitedInVain => format!("{what}: none became free in time"),
+        GateRefusal::ShareSpent => format!("{what}: this client address has its share"),
     };
     Failure::new(Side::Proxy, Step::Pick, Reason::Overload, detail)
 }

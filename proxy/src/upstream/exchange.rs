@@ -20,7 +20,7 @@ use crate::http1::{Answer, Broken, Client};
 use crate::http2::{self, End};
 use crate::interims::Interims;
 use crate::io::Io;
-use crate::service::{Gate, Pass, Picked};
+use crate::service::{Gate, Pass, Picked, Place};
 use crate::worker::Tasks;
 
 /// What one attempt sends; the head is built anew for each.
@@ -36,7 +36,7 @@ pub(crate) struct Attempt<'a> {
 #[derive(Debug)]
 pub(crate) struct Held {
     picked: Picked,
-    _place: Arc<Pass>,
+    _place: Arc<Place>,
     /// Of a connection that changed its protocol; others keep theirs.
     _connection: Option<Pass>,
     tasks: Tasks,
@@ -62,7 +62,7 @@ pub(crate) async fn attempt(
     dialer: Dialer<'_>,
     attempt: Attempt<'_>,
     picked: Picked,
-    place: Arc<Pass>,
+    place: Arc<Place>,
 ) -> Result<Upgraded, Failure> {
     let safety = match attempt.request.method.is_idempotent() {
         true => Safety::Idempotent,

@@ -1,24 +1,23 @@
 //! Taking connections in, within limits.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::Tasks;
+use super::clients::{Clients, Visit};
 use super::proxied::{Told, take_header};
 use crate::clock;
 use crate::engine::Shared;
 use crate::listen::{Listener, ListenerKind, ListenerLimits};
 use crate::memory::Pressure;
 use crate::serve::{Accepted, serve};
-use crate::service::{Gate, Pass};
+use crate::service::{ClientLoad, Gate, Pass};
 
 /// A listener, shared by all workers, with the connections that came through it.
 #[derive(Debug)]
@@ -39,7 +38,7 @@ impl Door {
             limits: listener.limits,
             proxies: listener.proxies.clone(),
             open: Arc::default(),
-            clients: Arc::default(),
+            clients: Clients::default(),
         }
     }
 
@@ -119,7 +118,7 @@ impl Door {
         let is_proxy = self.proxies.iter().any(|net| net.contains(&address));
         // Who stands behind a proxy is counted when it is known.
         let visitor = match is_proxy {
-            true => Some(Visitor(None)),
+            true => Some(Visitor::default()),
             false => self.visitor(shared, address),
         };
         let Some(visitor) = visitor else {
@@ -129,6 +128,7 @@ impl Door {
         let accepted = Accepted {
             stream,
             client: peer,
+            client_load: visitor.load(),
             reached: None,
             kind: self.kind,
             limits: self.limits,
@@ -181,13 +181,14 @@ impl Door {
             }
         };
         let Told::Client { source, reached } = told else {
-            return Some((accepted, Visitor(None)));
+            return Some((accepted, Visitor::default()));
         };
         let Some(visitor) = self.visitor(shared, source.ip().to_canonical()) else {
             metrics.refused(name, "connections-per-client");
             return None;
         };
         accepted.client = source;
+        accepted.client_load = visitor.load();
         accepted.reached = Some(reached);
         Some((accepted, visitor))
     }
@@ -199,16 +200,22 @@ impl Door {
             let nets = &shared.options.trusted_peers;
             nets.iter().any(|net| net.contains(&address))
         };
-        if most == 0 || trusted() {
-            return Some(Visitor(None));
+        if trusted() {
+            return Some(Visitor::default());
         }
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = clients.entry(address).or_insert(0);
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        Some(Visitor(Some((self.clients.clone(), address))))
+        let here = match most {
+            0 => None,
+            most => Some(self.clients.enter(address, most)?),
+        };
+        let anywhere = match self.kind.is_edge() {
+            true => shared.clients.enter(address, u32::MAX),
+            // Within the mesh one address stands for all that is behind it.
+            false => None,
+        };
+        Some(Visitor {
+            _here: here,
+            anywhere,
+        })
     }
 }
 
@@ -223,24 +230,19 @@ fn is_the_clients(error: &io::Error) -> bool {
     )
 }
 
-/// Open connections by client.
-type Clients = Arc<Mutex<HashMap<IpAddr, u32>>>;
+/// One of a client's connections: among those of its listener, and of the edge. Neither counts where an address stands
+/// for many clients.
+#[derive(Default)]
+struct Visitor {
+    _here: Option<Visit>,
+    anywhere: Option<Visit<Arc<ClientLoad>>>,
+}
 
-/// One of a client's connections.
-struct Visitor(Option<(Clients, IpAddr)>);
-
-impl Drop for Visitor {
-    fn drop(&mut self) {
-        let Some((clients, address)) = self.0.take() else {
-            return;
-        };
-        let mut clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut entry) = clients.entry(address) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
-        }
+impl Visitor {
+    /// What is counted of the client's requests.
+    fn load(&self) -> Option<Arc<ClientLoad>> {
+        let visit = self.anywhere.as_ref();
+        visit.map(|visit| visit.shared.clone())
     }
 }
 

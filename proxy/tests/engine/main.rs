@@ -48,6 +48,8 @@ mod resilience;
 #[cfg(test)]
 mod scarce;
 #[cfg(test)]
+mod shares;
+#[cfg(test)]
 mod slow_sides;
 #[cfg(test)]
 mod spans;

@@ -4,15 +4,27 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use meshgate_codec::proxy_protocol::{Origin as Told, Transport, encode_v1, encode_v2};
-use meshgate_proxy::{EngineOptions, Listener, ListenerKind, ListenerLimits, Policy, listen};
+use meshgate_proxy::{
+    EngineOptions, Limits, Listener, ListenerKind, ListenerLimits, Policy, listen,
+};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use crate::by_hand::{CHUNKED, post};
 use crate::kit::{Origin, Proxy, field, get, ok, say, service, soon, status_of, until};
 
 /// An engine whose second listener takes headers from `proxies`; its address.
 async fn start(origin: &Origin, proxies: &str, limits: ListenerLimits) -> (Proxy, SocketAddr) {
-    let web = service(&[origin], Policy::default());
+    start_with(origin, Policy::default(), proxies, limits).await
+}
+
+async fn start_with(
+    origin: &Origin,
+    policy: Policy,
+    proxies: &str,
+    limits: ListenerLimits,
+) -> (Proxy, SocketAddr) {
+    let web = service(&[origin], policy);
     let proxy = Proxy::edge_with(web, EngineOptions::default(), limits);
     let sockets = listen::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
     let address = sockets[0].local_addr().unwrap();
@@ -158,4 +170,31 @@ async fn limits_count_the_client_and_not_its_proxy() {
     }
     drop(first);
     soon(async { while status_of(&ask(address, &second, second.len()).await) != 200 {} }).await;
+}
+
+#[tokio::test]
+async fn requests_are_counted_for_the_client_and_not_its_proxy() {
+    let origin = Origin::start(ok("x")).await;
+    let policy = Policy {
+        limits: Limits {
+            requests: 4,
+            ..Policy::default().limits
+        },
+        ..Policy::default()
+    };
+    let limits = ListenerLimits::default();
+    let (_proxy, address) = start_with(&origin, policy, "127.0.0.0/8", limits).await;
+    let greedy = v2(&client("203.0.113.1:1"));
+    let endless = [greedy.clone(), post(CHUNKED, "").into_bytes()].concat();
+    let mut held = Vec::new();
+    for open in 1..=3 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&endless).await.unwrap();
+        held.push(stream);
+        until(|| origin.connections() == open).await;
+    }
+    let refused = ask(address, &greedy, greedy.len()).await;
+    assert_eq!(status_of(&refused), 503, "{refused}");
+    let other = v2(&client("203.0.113.2:1"));
+    assert_eq!(status_of(&ask(address, &other, other.len()).await), 200);
 }
