@@ -11,8 +11,9 @@ const BYTES: usize = 1 << 30;
 /// What a proxy needs for bodies at all, it has after so many of them.
 const WARM_BYTES: usize = 64 << 20;
 const PIECE: usize = 64 << 10;
-/// How much more of its memory may be in use at the worst moment than before.
-const GROWTH_KIB_MAX: u64 = 4 << 10;
+/// How much more of its memory may be in use at the worst moment than before: the allocator takes room for large buffers
+/// 4 MiB at a time, for each thread.
+const GROWTH_KIB_MAX: u64 = 8 << 10;
 
 /// Bytes by their places: they come again after a number that no buffer is a multiple of.
 fn pattern() -> Bytes {
