@@ -16,7 +16,7 @@ pub(crate) const ACCEPT: &str = "sec-websocket-accept";
 /// Follows the key in what is hashed (RFC 6455 §1.3).
 const SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// A key for a client that has none: 16 bytes that nobody guesses.
+/// A key for a client that has none: 16 random bytes. It proves that the answer is to this request, and is no secret.
 pub(crate) fn key() -> String {
     BASE64_STANDARD.encode([chance(), chance()].map(u64::to_be_bytes).concat())
 }

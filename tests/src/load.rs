@@ -90,6 +90,15 @@ impl Load {
         Load::mixed(plan, &[Way(Protocol::Http1, Life::Kept)])
     }
 
+    /// Begins, with each protocol on connections that are kept and on fresh ones.
+    pub fn of_both_lives(plan: &Plan, protocols: &[Protocol]) -> Load {
+        let lives = [Life::Kept, Life::Fresh];
+        let ways = protocols
+            .iter()
+            .flat_map(|protocol| lives.map(|life| Way(*protocol, life)));
+        Load::mixed(plan, &ways.collect::<Vec<_>>())
+    }
+
     /// Begins; each way gets the same share of the connections, and so of the requests.
     pub fn mixed(plan: &Plan, ways: &[Way]) -> Load {
         let stop = Arc::new(AtomicBool::new(false));

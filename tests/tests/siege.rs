@@ -3,7 +3,7 @@
 //! measure.
 
 use meshgate_tests::files::{Edge, Site, secret, service, tls_route};
-use meshgate_tests::load::{Answer, Life, Load, Plan, Protocol, Way, failures};
+use meshgate_tests::load::{Answer, Load, Plan, Protocol, failures};
 use meshgate_tests::origin::{self, Answers};
 use meshgate_tests::siege::{Attack, Siege, Target};
 use meshgate_tests::{process, until};
@@ -105,11 +105,7 @@ impl Others {
                 rate: 100,
                 connections: 8,
             };
-            let lives = [Life::Kept, Life::Fresh];
-            let ways = protocols
-                .iter()
-                .flat_map(|protocol| lives.map(|life| Way(*protocol, life)));
-            Load::mixed(&plan, &ways.collect::<Vec<_>>())
+            Load::of_both_lives(&plan, protocols)
         };
         Self([
             load(edge.http, &[Protocol::Http1]),

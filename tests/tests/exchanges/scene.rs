@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{Method, Version};
+use meshgate_tests::mesh::NAMESPACES;
 use meshgate_tests::{Cluster, tls, until};
 use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
@@ -19,14 +20,7 @@ const PORT: u16 = 4000;
 
 /// Pods without programs of interest: their networks are what the test wants. `mesh` has sidecars. The Services differ in
 /// what they say of the application, and in patience.
-const MANIFEST: &str = r#"
-apiVersion: v1
-kind: Namespace
-metadata: {name: mesh, labels: {meshgate.dev/inject: "true"}}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: plain}
+const CALLER: &str = r#"
 ---
 apiVersion: v1
 kind: Pod
@@ -77,7 +71,7 @@ const SERVICES: [(&str, &str); 4] = [
 ];
 
 fn manifest() -> String {
-    let mut all = MANIFEST.to_owned();
+    let mut all = NAMESPACES.to_owned() + CALLER;
     for namespace in ["mesh", "plain"] {
         all += &APPLICATION.replace("NAMESPACE", namespace);
         for (name, protocol) in SERVICES {

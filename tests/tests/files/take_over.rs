@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use meshgate_tests::files::{Edge, Site, application, route, secret, service, tls_route};
-use meshgate_tests::load::{Answer, Life, Load, Plan, Protocol, Way, failures};
+use meshgate_tests::load::{Answer, Load, Plan, Protocol, failures};
 use meshgate_tests::{run, text, until};
 
 #[test]
@@ -32,11 +32,7 @@ fn take_overs_fail_no_request() {
             rate: 200,
             connections: 8,
         };
-        let lives = [Life::Kept, Life::Fresh];
-        let ways = protocols
-            .iter()
-            .flat_map(|protocol| lives.map(|life| Way(*protocol, life)));
-        Load::mixed(&plan, &ways.collect::<Vec<_>>())
+        Load::of_both_lives(&plan, protocols)
     };
     let clear = load(http, "/", &[Protocol::Http1]);
     let secure = load(edge.https, "/", &[Protocol::Https1, Protocol::Https2]);
