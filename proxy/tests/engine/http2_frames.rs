@@ -508,6 +508,30 @@ async fn a_window_of_zero_stalls_one_stream_only() {
     assert_eq!(last.await, 1);
 }
 
+/// The answer is whole before the request: what is left of that is not needed, and the client is told so. What it had sent
+/// by then is passed over; what it sends after its own RST_STREAM is a fault, whoever gave the stream up first.
+#[tokio::test]
+async fn nothing_follows_a_reset_that_crosses_ours() {
+    let early = block(":method=POST|:scheme=http|:path=/");
+    for way in Way::of_http2_clients().await {
+        for late in [data("x", true), frame(HEADERS, WHOLE, 1, &block("x=1"))] {
+            let mut client = Peer::connect(way.address).await;
+            client.say(&frame(HEADERS, END_HEADERS, 1, &early)).await;
+            assert_eq!(client.answer(1).await.0, 400, "{}", way.name);
+            assert_eq!(client.next().await, Heard::Reset(1, 0), "{}", way.name);
+            client.say(&data("on its way", false)).await;
+            client.say(&[reset(1, CANCEL), late, get(3)].concat()).await;
+            assert_eq!(
+                client.next().await,
+                Heard::Reset(1, STREAM_CLOSED),
+                "{}",
+                way.name
+            );
+            assert_eq!(client.answer(3).await.0, 200, "{}", way.name);
+        }
+    }
+}
+
 #[tokio::test]
 async fn request_trailers_say_nothing_that_was_decided_before() {
     for way in Way::to_http1(ok("")).await.into_iter().take(1) {

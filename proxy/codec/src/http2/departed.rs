@@ -11,6 +11,7 @@ pub(super) enum How {
     Complete,
     /// We gave it up: the peer's frames may still be on their way.
     ResetByUs,
+    /// The peer gave it up, whoever was first: none of its frames can come any more.
     ResetByPeer,
 }
 
@@ -43,6 +44,14 @@ impl Departed {
         self.streams.push_back((stream, how));
     }
 
+    /// The peer gave a stream up that is over already.
+    pub(super) fn note_reset(&mut self, stream: StreamId) {
+        let ours = (stream, How::ResetByUs);
+        if let Some((_, how)) = self.streams.iter_mut().rfind(|ended| **ended == ours) {
+            *how = How::ResetByPeer;
+        }
+    }
+
     /// What is known of a stream that was once possible and is not open.
     pub(super) fn find(&self, stream: StreamId) -> Known {
         let found = self.streams.iter().rev().find(|(id, _)| *id == stream);
@@ -65,11 +74,19 @@ mod tests {
         departed.note(5, How::ResetByUs);
         assert_eq!(departed.find(1), Known::Ended(How::Complete));
         assert_eq!(departed.find(3), Known::NeverOpened);
+        // What is complete stays so.
+        for stream in [1, 3] {
+            let before = departed.find(stream);
+            departed.note_reset(stream);
+            assert_eq!(departed.find(stream), before);
+        }
         for index in 0..KEPT as StreamId - 1 {
             departed.note(7 + 2 * index, How::ResetByPeer);
         }
         assert_eq!(departed.find(1), Known::Nothing);
         assert_eq!(departed.find(5), Known::Ended(How::ResetByUs));
         assert_eq!(departed.find(3), Known::Nothing);
+        departed.note_reset(5);
+        assert_eq!(departed.find(5), Known::Ended(How::ResetByPeer));
     }
 }

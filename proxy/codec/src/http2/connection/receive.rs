@@ -409,6 +409,8 @@ impl Connection {
                 return Err(Broken::protocol("a reset of a stream that was not opened"));
             }
             self.calm.idle_frame(now)?;
+            // Ours crossed it on the way: what the peer said before that is here now.
+            self.departed.note_reset(stream);
             return Ok(Ok(Event::Nothing));
         };
         self.departed.note(stream, How::ResetByPeer);

@@ -143,6 +143,16 @@ fn closed_streams() {
         ("head 1 post; !reset 1; data 1 1", ""),
         ("head 1 post; !reset 1; head 1 trailers end", ""),
         ("head 1 post; !reset 1; reset 1 8", ""),
+        ("head 1 post; !reset 1; data 1 1; reset 1 8; reset 1 8", ""),
+        ("head 1 post; !reset 1; reset 1 8; window 1 7", ""),
+        (
+            "head 1 post; !reset 1; reset 1 8; data 1 1",
+            "refused >reset 1 STREAM_CLOSED",
+        ),
+        (
+            "head 1 post; !reset 1; reset 1 8; head 1 trailers end",
+            "refused >reset 1 STREAM_CLOSED",
+        ),
         ("head 1 post; !reset 1; window 1 7", ""),
         ("head 1 post; !reset 1; !reset 1", ""),
         ("head 1 upper end; data 1 5", ""),
