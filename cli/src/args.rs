@@ -1,5 +1,7 @@
 //! The command line: a contract that scripts rely on.
 
+mod listen;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +11,8 @@ use ipnet::IpNet;
 use meshgate_api::client::Quantity;
 use meshgate_proxy::ListenerLimits;
 use meshgate_proxy::trace::{Collector, Ratio};
+
+pub(crate) use listen::{ListenArgs, Listens};
 
 /// One binary: a Kubernetes ingress, a service mesh, the certificates between them, and the cluster under them.
 #[derive(Debug, Parser)]
@@ -285,11 +289,12 @@ pub(crate) struct IngressArgs {
     /// With `--from`: only say what is wrong with the files
     #[arg(long, requires = "from")]
     pub(crate) check: bool,
-    /// With `--from`: take the sockets of the edge that is running, which then drains and ends
+    /// With `--from`: take the sockets of the edge that is running, which then drains and ends. Listeners that only these
+    /// arguments name are opened, those that they do not name close
     #[arg(long, requires = "from")]
     pub(crate) take_over: bool,
-    /// With `--from`: where `--take-over` finds this process [default: $XDG_RUNTIME_DIR/meshgate/ingress-ADDR:PORT.sock,
-    /// or the same in /run]
+    /// With `--from`: where `--take-over` finds this process [default: $XDG_RUNTIME_DIR/meshgate/ingress-ADDR:PORT.sock
+    /// of the first listener, or the same in /run]
     #[arg(long, value_name = "PATH", requires = "from")]
     pub(crate) control_socket: Option<PathBuf>,
     /// Descriptor of a connection to the process that is to be replaced
@@ -301,12 +306,8 @@ pub(crate) struct IngressArgs {
     /// Take the listening sockets from the host, through this Unix socket
     #[arg(long, value_name = "SOCKET", conflicts_with_all = ["http", "https"])]
     pub(crate) host_sockets: Option<PathBuf>,
-    /// Where to take HTTP
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8080")]
-    pub(crate) http: SocketAddr,
-    /// Where to take HTTPS
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:8443")]
-    pub(crate) https: SocketAddr,
+    #[command(flatten)]
+    pub(crate) listen: ListenArgs,
     /// Networks of load balancers whose connections all begin with a PROXY header (version 1 or 2): the client's address
     /// is the one that it tells. From anybody else a connection that begins so is closed
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
@@ -315,12 +316,6 @@ pub(crate) struct IngressArgs {
     /// traceparent are kept and extended, of others replaced
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub(crate) trust_headers_from: Vec<IpNet>,
-    /// Where to answer probes: /readyz
-    #[arg(long, value_name = "ADDR:PORT", default_value_t = everywhere(meshgate_api::names::PORT_READY))]
-    pub(crate) ready: SocketAddr,
-    /// Where to answer scrapers: /metrics
-    #[arg(long, value_name = "ADDR:PORT", default_value_t = everywhere(meshgate_api::names::PORT_METRICS))]
-    pub(crate) metrics: SocketAddr,
     /// Access record on standard output
     #[arg(long, value_enum, default_value_t = AccessLog::Json)]
     pub(crate) access_log: AccessLog,
@@ -329,10 +324,10 @@ pub(crate) struct IngressArgs {
     /// Threads that serve connections [default: one per processor]
     #[arg(long)]
     pub(crate) workers: Option<usize>,
-    /// Most connections at once, of HTTP and of HTTPS each
+    /// Most connections at once of each listener
     #[arg(long, value_name = "COUNT", default_value_t = ListenerLimits::default().connections)]
     pub(crate) connections: u32,
-    /// Most connections at once of one client address, of HTTP and of HTTPS each; 0: no limit of its own
+    /// Most connections at once of one client address at each listener; 0: no limit of its own
     #[arg(long, value_name = "COUNT", default_value_t = ListenerLimits::default().connections_per_client)]
     pub(crate) connections_per_client: u32,
     /// Memory, such as 512Mi, from which on new requests are answered 503; from an eighth more on, connections are closed
@@ -362,10 +357,6 @@ fn bytes(text: &str) -> Result<u64, String> {
         .and_then(|units| u64::try_from(units).ok())
         .filter(|units| *units > 0)
         .ok_or_else(|| format!("{text:?} is no amount of memory such as 512Mi or 2Gi"))
-}
-
-fn everywhere(port: u16) -> SocketAddr {
-    SocketAddr::from(([0, 0, 0, 0], port))
 }
 
 /// Spans of edge and sidecars.

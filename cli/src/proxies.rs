@@ -1,5 +1,6 @@
 //! `meshgate ingress` and `meshgate sidecar`: arguments into options.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -8,19 +9,20 @@ use meshgate_proxy::RecordFormat;
 use meshgate_proxy::push::link::{ControlOptions, PodName};
 use meshgate_proxy::trace::{Flags, TraceOptions};
 
-use crate::args::{AccessLog, BodyMax, IngressArgs, SidecarArgs, TraceArgs};
+use crate::args::{AccessLog, BodyMax, IngressArgs, Listens, SidecarArgs, TraceArgs};
 use crate::{allocator, from, resident, runtime};
 
 pub(crate) fn ingress(args: &IngressArgs) -> anyhow::Result<ExitCode> {
+    let listens = args.listen.listens()?;
     if args.check {
         return from::check(&args.from);
     }
     if !args.from.is_empty() {
-        return from::serve(args);
+        return from::serve(args, &listens);
     }
     let address = args.control.as_deref().context("--control is missing")?;
     let control = control(address, &args.trust_domain)?;
-    let options = edge_options(args, Source::Control(Box::new(control)));
+    let options = edge_options(args, &listens, Source::Control(Box::new(control)));
     // Certificates and configuration need little; the engine brings the threads that serve.
     runtime::current_thread()?.block_on(async {
         let shutdown = runtime::shutdown_on_signal()?;
@@ -32,19 +34,18 @@ pub(crate) fn ingress(args: &IngressArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) fn edge_options(args: &IngressArgs, source: Source) -> Options {
-    let at = |name: &str, address| {
-        Some(match args.host_sockets.clone() {
-            None => ListenAt::Address(address),
-            Some(server) => ListenAt::HostSocket {
-                server,
-                name: name.to_owned(),
-            },
-        })
+pub(crate) fn edge_options(args: &IngressArgs, listens: &Listens, source: Source) -> Options {
+    let at = |name: &str, addresses: &[SocketAddr]| match args.host_sockets.clone() {
+        None => addresses.iter().copied().map(ListenAt::Address).collect(),
+        Some(server) => vec![ListenAt::HostSocket {
+            server,
+            name: name.to_owned(),
+        }],
     };
-    let mut options = Options::new(source, at("http", args.http), at("https", args.https));
-    options.ready = ListenAt::Address(args.ready);
-    options.metrics = ListenAt::Address(args.metrics);
+    let (http, https) = (at("http", &listens.http), at("https", &listens.https));
+    let mut options = Options::new(source, http, https);
+    options.ready = ListenAt::Address(listens.ready);
+    options.metrics = ListenAt::Address(listens.metrics);
     options.access_log = format(args.access_log);
     options.trace = trace(&args.trace, "meshgate-edge");
     options.proxies = args.proxy_protocol_from.clone();

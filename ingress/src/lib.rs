@@ -15,8 +15,7 @@ mod tables;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::TcpListener;
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpListener};
 
 use ipnet::IpNet;
 use meshgate_api::push::node::Role;
@@ -70,15 +69,18 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Other descriptors of all that are open now, by name: the listener's, "ready" and "metrics".
-    pub fn now(&self) -> Result<Vec<(Arc<str>, TcpListener)>, EdgeError> {
+    /// Other descriptors of all that are open now, by what is served there: "http", "https", "ready", "metrics".
+    pub fn now(&self) -> Result<Vec<(&'static str, TcpListener)>, EdgeError> {
         let listeners = self.engine.sockets();
-        let mut all = listeners.map_err(EdgeError::socket("listening"))?;
-        for (name, socket) in &self.admin {
+        let listeners = listeners.map_err(EdgeError::socket("listening"))?;
+        let listeners = listeners
+            .into_iter()
+            .map(|(kind, socket)| Ok((kind.name(), socket)));
+        let admin = self.admin.iter().map(|(name, socket)| {
             let other = socket.try_clone().map_err(EdgeError::socket(name))?;
-            all.push(((*name).into(), other));
-        }
-        Ok(all)
+            Ok((*name, other))
+        });
+        listeners.chain(admin).collect()
     }
 }
 
@@ -125,7 +127,7 @@ impl Edge {
                 name,
                 taken_over: matches!(at, ListenAt::Open(_)),
                 // Who asks here does not come by the thousand.
-                socket: open(at, name, 1)?.swap_remove(0),
+                socket: open(at, name, 1)?.1.swap_remove(0),
             })
         };
         Ok(Self {
@@ -336,31 +338,36 @@ impl AdminServers<'_> {
 
 fn listen(
     engine: &Engine,
-    wanted: [(Option<ListenAt>, ListenerKind); 2],
+    wanted: [(Vec<ListenAt>, ListenerKind); 2],
     workers: usize,
     (limits, proxies): (ListenerLimits, &[IpNet]),
 ) -> Result<(), EdgeError> {
-    let mut is_any = false;
-    for (at, kind) in wanted {
-        let Some(at) = at else { continue };
+    if wanted.iter().all(|(places, _)| places.is_empty()) {
+        return Err(EdgeError::NoListener);
+    }
+    let each = wanted
+        .into_iter()
+        .flat_map(|(places, kind)| places.into_iter().map(move |at| (at, kind)));
+    for (at, kind) in each {
+        let (address, sockets) = open(at, kind.name(), workers)?;
         let listener = Listener {
-            name: kind.name().into(),
-            sockets: open(at, kind.name(), workers)?,
+            name: format!("{}@{address}", kind.name()).into(),
+            sockets,
             kind,
             limits,
             proxies: proxies.to_vec(),
         };
         engine.open(listener).map_err(EdgeError::Engine)?;
-        is_any = true;
     }
-    match is_any {
-        true => Ok(()),
-        false => Err(EdgeError::NoListener),
-    }
+    Ok(())
 }
 
 /// The sockets of one address, at least one: as many as are wanted where they are bound here, else what there is.
-fn open(at: ListenAt, name: &'static str, count: usize) -> Result<Vec<TcpListener>, EdgeError> {
+fn open(
+    at: ListenAt,
+    name: &'static str,
+    count: usize,
+) -> Result<(SocketAddr, Vec<TcpListener>), EdgeError> {
     let sockets = match at {
         ListenAt::Address(address) => {
             bind(address, count).map_err(|source| EdgeError::Bind { address, source })?
@@ -373,7 +380,7 @@ fn open(at: ListenAt, name: &'static str, count: usize) -> Result<Vec<TcpListene
     let first = sockets.first().ok_or(EdgeError::NoSocket { name })?;
     let at = first.local_addr().map_err(EdgeError::socket(name))?;
     info!(%at, listener = name, sockets = sockets.len(), "listening");
-    Ok(sockets)
+    Ok((at, sockets))
 }
 
 /// Why the edge cannot run.
@@ -386,7 +393,7 @@ pub enum EdgeError {
     #[error("cannot listen on {address}")]
     Bind {
         /// Where.
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         /// Why.
         source: io::Error,
     },

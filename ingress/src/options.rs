@@ -20,10 +20,10 @@ use crate::given::Given;
 pub struct Options {
     /// Where the configuration comes from.
     pub source: Source,
-    /// Plain HTTP.
-    pub http: Option<ListenAt>,
+    /// Plain HTTP, each address a listener.
+    pub http: Vec<ListenAt>,
     /// HTTPS, terminated here.
-    pub https: Option<ListenAt>,
+    pub https: Vec<ListenAt>,
     /// `/readyz`.
     pub ready: ListenAt,
     /// `/metrics`.
@@ -32,7 +32,7 @@ pub struct Options {
     pub access_log: Option<RecordFormat>,
     /// Where spans of sampled requests go; `None` turns them off.
     pub trace: Option<TraceOptions>,
-    /// How many connections of HTTP, and of HTTPS; how large, how slow.
+    /// Of each listener: how many connections; how large, how slow.
     pub limits: ListenerLimits,
     /// Threads that serve connections.
     pub workers: usize,
@@ -50,7 +50,7 @@ pub struct Options {
 
 impl Options {
     /// Everything but the source and the listeners at its default.
-    pub fn new(source: Source, http: Option<ListenAt>, https: Option<ListenAt>) -> Self {
+    pub fn new(source: Source, http: Vec<ListenAt>, https: Vec<ListenAt>) -> Self {
         let everywhere = |port| ListenAt::Address(SocketAddr::from(([0, 0, 0, 0], port)));
         Self {
             source,

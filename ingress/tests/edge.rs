@@ -49,7 +49,7 @@ impl Edge {
         let from_host = ListenAt::HostSocket { server, name };
         let https = ListenAt::Address(SocketAddr::from((address, 8443)));
         let source = Source::Control(Box::new(control));
-        let mut options = Options::new(source, Some(from_host), Some(https));
+        let mut options = Options::new(source, vec![from_host], vec![https]);
         options.ready = ListenAt::Address(SocketAddr::from((address, 15021)));
         options.metrics = ListenAt::Address(SocketAddr::from((address, 15020)));
         options.access_log = None;

@@ -14,7 +14,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::LimitBook;
-use crate::listen::Listener;
+use crate::listen::{Listener, ListenerKind};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::record::{RecordFormat, Recorder};
@@ -223,8 +223,8 @@ impl Engine {
         self.shared.listeners.close(name)
     }
 
-    /// The sockets of all listeners that are open now, by the listener's name, to hand them on.
-    pub fn sockets(&self) -> io::Result<Vec<(Arc<str>, TcpListener)>> {
+    /// The sockets of all listeners that are open now, by what their connections mean, to hand them on.
+    pub fn sockets(&self) -> io::Result<Vec<(ListenerKind, TcpListener)>> {
         self.shared.listeners.sockets()
     }
 

@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 pub use application::application;
-pub use edge::Edge;
+pub use edge::{Edge, get_at, is_closed};
 pub use log::Log;
 pub use manifest::{route, secret, service, tls_route};
 

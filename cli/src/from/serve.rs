@@ -3,36 +3,39 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use meshgate_ingress::{Edge, Ending, Options, Source, given};
+use meshgate_ingress::{Edge, Ending, Source, given};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::follow::Follower;
 use super::take_over::{ControlSocket, Predecessor, Program, Succession};
-use crate::args::IngressArgs;
+use crate::args::{IngressArgs, Listens};
 use crate::proxies::edge_options;
 use crate::{resident, runtime};
 
-pub(crate) fn serve(args: &IngressArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn serve(args: &IngressArgs, listens: &Listens) -> anyhow::Result<ExitCode> {
     // Files and probes need little; the engine brings the threads that serve.
-    runtime::current_thread()?.block_on(run(args))?;
+    runtime::current_thread()?.block_on(run(args, listens))?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn run(args: &IngressArgs) -> anyhow::Result<()> {
+async fn run(args: &IngressArgs, listens: &Listens) -> anyhow::Result<()> {
     let program = Program::note()?;
     let ending = Ending {
         shutdown: runtime::shutdown_on_signal()?,
         replaced: CancellationToken::new(),
     };
     resident::trim_when_settled();
-    let mut predecessor = Predecessor::find(args).await?;
+    let mut predecessor = Predecessor::find(args, listens).await?;
     // Before the sockets: who cannot be served is not let in.
     let mut follower = Follower::start(&args.from).await?;
     let (giver, given) = given();
-    let options = options(args, Source::Given(given), predecessor.as_mut())?;
+    let mut options = edge_options(args, listens, Source::Given(given));
+    if let Some(predecessor) = predecessor.as_mut() {
+        predecessor.give(&mut options);
+    }
     let edge = Edge::open(options).context("the edge")?;
-    let control = control(args, predecessor.as_mut())?;
+    let control = control(args, listens, predecessor.as_mut())?;
     let sockets = edge.sockets().context("the edge")?;
     let succession = Succession::new(sockets, control, ending.clone(), program);
     let (told, serving) = oneshot::channel();
@@ -71,29 +74,16 @@ async fn run(args: &IngressArgs) -> anyhow::Result<()> {
     }
 }
 
-fn options(
-    args: &IngressArgs,
-    source: Source,
-    predecessor: Option<&mut Predecessor>,
-) -> anyhow::Result<Options> {
-    let mut options = edge_options(args, source);
-    if let Some(predecessor) = predecessor {
-        options.http = Some(predecessor.socket("http", args.http)?);
-        options.https = Some(predecessor.socket("https", args.https)?);
-        options.ready = predecessor.socket("ready", args.ready)?;
-        options.metrics = predecessor.socket("metrics", args.metrics)?;
-    }
-    Ok(options)
-}
-
 fn control(
     args: &IngressArgs,
+    listens: &Listens,
     predecessor: Option<&mut Predecessor>,
 ) -> anyhow::Result<Option<ControlSocket>> {
+    let given = args.control_socket.as_deref();
     if let Some(predecessor) = predecessor
-        && let Some(socket) = predecessor.control(args)?
+        && let Some(socket) = predecessor.control(given, listens.first)?
     {
         return Ok(Some(socket));
     }
-    ControlSocket::open(args.control_socket.as_deref(), args.http)
+    ControlSocket::open(given, listens.first)
 }

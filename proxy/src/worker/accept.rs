@@ -47,6 +47,11 @@ impl Door {
         &self.name
     }
 
+    /// What its connections mean.
+    pub(super) fn kind(&self) -> ListenerKind {
+        self.kind
+    }
+
     /// Takes connections in for ever.
     pub(super) async fn accept(
         self: &Arc<Self>,

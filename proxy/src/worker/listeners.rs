@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::accept::Door;
 use crate::engine::EngineError;
-use crate::listen::Listener;
+use crate::listen::{Listener, ListenerKind};
 
 /// What is open. Workers follow it.
 #[derive(Debug)]
@@ -106,12 +106,12 @@ impl Listeners {
         });
     }
 
-    /// Other handles of all sockets.
-    pub(crate) fn sockets(&self) -> io::Result<Vec<(Arc<str>, TcpListener)>> {
+    /// Other handles of all sockets, by what their connections mean.
+    pub(crate) fn sockets(&self) -> io::Result<Vec<(ListenerKind, TcpListener)>> {
         let set = self.set.borrow();
         let each = |open: &Arc<Open>| {
-            let name = open.name.clone();
-            let socket = move |socket: &TcpListener| Ok((name.clone(), socket.try_clone()?));
+            let kind = open.door.kind();
+            let socket = move |socket: &TcpListener| Ok((kind, socket.try_clone()?));
             lock(&open.sockets).iter().map(socket).collect::<Vec<_>>()
         };
         set.open.iter().flat_map(each).collect()

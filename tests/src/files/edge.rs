@@ -1,13 +1,13 @@
 //! A running edge.
 
 use std::ffi::OsString;
-use std::io::Write as _;
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::Log;
-use crate::{curl, run, text, until};
+use crate::{DEADLINE, curl, run, text, until};
 
 /// A running edge and what it logs.
 #[derive(Debug)]
@@ -130,4 +130,26 @@ impl Drop for Edge {
             });
         }
     }
+}
+
+/// `GET /` for a host at one of an edge's addresses, by "http" or "https": status and body.
+pub fn get_at(scheme: &str, at: SocketAddr, host: &str) -> (u16, String) {
+    let port = at.port();
+    curl(&[
+        // As long as anything here is waited for.
+        "--max-time",
+        &DEADLINE.as_secs().to_string(),
+        "--insecure",
+        "--resolve",
+        &format!("{host}:{port}:{}", at.ip()),
+        &format!("{scheme}://{host}:{port}/"),
+    ])
+}
+
+/// Waits until nobody listens there any more.
+pub fn is_closed(at: SocketAddr) {
+    until(&format!("{at} is closed"), || {
+        let refused = TcpStream::connect(at).err()?;
+        (refused.kind() == ErrorKind::ConnectionRefused).then_some(())
+    });
 }

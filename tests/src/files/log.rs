@@ -67,14 +67,21 @@ impl Log {
             .collect()
     }
 
-    /// The address that a listener got.
+    /// The address that a listener got; the first one, of several of that name.
     pub fn address(&self, listener: &str) -> SocketAddr {
-        let wanted = format!("listener=\"{listener}\"");
-        until(&wanted, || {
-            let text = self.text();
-            let line = text.lines().find(|line| line.contains(&wanted))?;
+        let what = format!("the address of {listener}");
+        until(&what, || self.addresses(listener).first().copied())
+    }
+
+    /// All addresses that listeners of that name got so far.
+    pub fn addresses(&self, listener: &str) -> Vec<SocketAddr> {
+        let text = self.text();
+        let wanted = format!("listener=\"{listener}\" sockets=");
+        let lines = text.lines().filter(|line| line.contains(&wanted));
+        let addresses = lines.filter_map(|line| {
             let at = line.split_once("at=")?.1.split_whitespace().next()?;
             at.parse().ok()
-        })
+        });
+        addresses.collect()
     }
 }

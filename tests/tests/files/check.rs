@@ -58,6 +58,22 @@ fn check_says_everything_and_fails_for_errors_only() {
 }
 
 #[test]
+fn listeners_are_checked_too() {
+    let site = Site::default();
+    let mut command = Command::new(meshgate_tests::meshgate());
+    command
+        .args(["ingress", "--check", "--from"])
+        .arg(site.folder())
+        .args(["--http", "127.0.0.1:81", "--https", "127.0.0.1:81"]);
+    let output = run(&mut command);
+    assert!(!output.status.success());
+    assert_eq!(
+        text(&output),
+        "meshgate: --http 127.0.0.1:81 and --https 127.0.0.1:81 are the same place: each listener needs one of its own\n"
+    );
+}
+
+#[test]
 fn errors_at_the_start_end_it() {
     let site = Site::default();
     site.write("a.yaml", "kind: [");

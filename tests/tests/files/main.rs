@@ -3,4 +3,5 @@
 mod check;
 mod follow;
 mod limits;
+mod listeners;
 mod take_over;

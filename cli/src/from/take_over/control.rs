@@ -19,29 +19,29 @@ pub(in super::super) struct ControlSocket {
     ours: bool,
 }
 
-/// Where the control socket is when nobody says: one for each address, in a folder of the user's own.
-fn default_path(http: SocketAddr) -> PathBuf {
+/// Where the control socket is when nobody says: by the edge's first listener, in a folder of the user's own.
+fn default_path(first: SocketAddr) -> PathBuf {
     let run = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(|| "/run".into(), PathBuf::from);
     // Of port 0 many may run.
-    let name = match http.port() {
+    let name = match first.port() {
         0 => format!("ingress-{}.sock", std::process::id()),
-        _ => format!("ingress-{http}.sock"),
+        _ => format!("ingress-{first}.sock"),
     };
     run.join("meshgate").join(name)
 }
 
 /// The path that was given, or the usual one.
-pub(super) fn path(given: Option<&Path>, http: SocketAddr) -> PathBuf {
-    given.map_or_else(|| default_path(http), Path::to_owned)
+pub(super) fn path(given: Option<&Path>, first: SocketAddr) -> PathBuf {
+    given.map_or_else(|| default_path(first), Path::to_owned)
 }
 
 impl ControlSocket {
     /// A new one. Without a folder for the usual place there is none: SIGUSR2 does without.
     pub(in super::super) fn open(
         given: Option<&Path>,
-        http: SocketAddr,
+        first: SocketAddr,
     ) -> anyhow::Result<Option<Self>> {
-        let path = path(given, http);
+        let path = path(given, first);
         match bind(&path) {
             Ok(listener) => Self::new(listener, path, true).map(Some),
             Err(error) if given.is_some() => Err(error),

@@ -1,10 +1,13 @@
 //! An edge is replaced by another process, and nobody who connects notices.
 //!
 //! The new process asks the old one for its sockets, over a unix socket: `take-over 2`, answered by `sockets` with a
-//! name for each descriptor; a listener of several sockets has them all handed over, for connections wait in each. Both
-//! hold them then. When the new one accepts, it says `serving` with the names of those that it keeps; the old one says
-//! `done`, stops accepting and drains. Whatever fails before that, the old one goes on as if nothing had been. A
-//! connection that neither has accepted waits in a queue that outlives the old process.
+//! name for each descriptor (`http`, `https`, `ready`, `metrics`, `control`); which listener one belongs to, its address
+//! tells. A listener of several sockets has them all handed over, for connections wait in each. What one message does not
+//! hold comes in others before, that begin with `more` and are answered `next`. Both processes hold the sockets then. The
+//! new one opens what it listens at besides, gives up what it does not listen at any more, and, when it accepts, says
+//! `serving`, and `control` where it keeps the control socket; the old one says `done`, stops accepting and drains. Whatever
+//! fails before that, the old one goes on as if nothing had been. A connection that neither has accepted waits in a queue
+//! that outlives the old process.
 //!
 //! The unix socket is the one of `--control-socket`, itself among the sockets handed over; or, when SIGUSR2 made the old
 //! process start the new one, one end of a pair.
@@ -23,6 +26,9 @@ pub(super) use successor::{Program, Succession};
 /// What the new process says first; the number rises when the conversation changes.
 const TAKE_OVER: &str = "take-over 2";
 const SOCKETS: &str = "sockets";
+/// Instead of it, where others follow when `next` is said.
+const MORE: &str = "more";
+const NEXT: &str = "next";
 const SERVING: &str = "serving";
 const DONE: &str = "done";
 const ERROR: &str = "error:";

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use anyhow::{Context, bail};
-use meshgate_ingress::descriptors::{DESCRIPTORS_MAX, LINE_BYTES_MAX};
+use meshgate_ingress::descriptors::DESCRIPTORS_MAX;
 use meshgate_ingress::{Ending, Sockets};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -15,7 +15,8 @@ use tracing::{error, info};
 
 use super::line::{receive, send};
 use super::{
-    ANSWER_MAX, CONTROL, ControlSocket, DONE, ERROR, SERVING, SOCKETS, START_MAX, TAKE_OVER,
+    ANSWER_MAX, CONTROL, ControlSocket, DONE, ERROR, MORE, NEXT, SERVING, SOCKETS, START_MAX,
+    TAKE_OVER,
 };
 use crate::cluster::bequeath;
 
@@ -151,21 +152,7 @@ impl Succession {
             "" => return Ok(Outcome::NotAsked),
             other => bail!("{other:?} was said instead of {TAKE_OVER:?}"),
         }
-        let control = self.control.iter().map(|socket| (CONTROL, socket.as_fd()));
-        // Those of this moment: listeners come and go.
-        let sockets = self.sockets.now().context("cannot hand over")?;
-        let sockets = sockets
-            .iter()
-            .map(|(name, socket)| (&**name, socket.as_fd()));
-        let (names, descriptors): (Vec<&str>, Vec<BorrowedFd<'_>>) = sockets.chain(control).unzip();
-        let line = format!("{SOCKETS} {}", names.join(" "));
-        if descriptors.len() > DESCRIPTORS_MAX || line.len() >= LINE_BYTES_MAX {
-            bail!(
-                "{} sockets are more than one message hands over ({DESCRIPTORS_MAX}): fewer --workers need fewer",
-                descriptors.len()
-            );
-        }
-        send(stream, &line, &descriptors).await?;
+        self.give(stream).await?;
         let answer = receive(stream, START_MAX).await?.text;
         let mut words = answer.split(' ');
         if words.next() != Some(SERVING) {
@@ -180,6 +167,40 @@ impl Succession {
         info!("another process serves now");
         Ok(Outcome::HandedOver)
     }
+
+    /// Sends the sockets of this moment (listeners come and go), in as many messages as they need.
+    async fn give(&self, stream: &UnixStream) -> anyhow::Result<()> {
+        let listening = self.sockets.now().context("cannot hand over")?;
+        let control = self.control.iter().map(|socket| (CONTROL, socket.as_fd()));
+        let listening = listening
+            .iter()
+            .map(|(name, socket)| (*name, socket.as_fd()));
+        let all: Vec<(&str, BorrowedFd<'_>)> = listening.chain(control).collect();
+        let mut left = all.as_slice();
+        while let Some((part, others)) = left.split_at_checked(DESCRIPTORS_MAX)
+            && !others.is_empty()
+        {
+            tell(stream, MORE, part).await?;
+            let answer = receive(stream, ANSWER_MAX).await?.text;
+            if answer != NEXT {
+                bail!("{answer:?} was said instead of {NEXT:?}");
+            }
+            left = others;
+        }
+        tell(stream, SOCKETS, left).await
+    }
+}
+
+/// A word with names, and what they name.
+async fn tell(
+    stream: &UnixStream,
+    word: &str,
+    named: &[(&str, BorrowedFd<'_>)],
+) -> anyhow::Result<()> {
+    let (names, descriptors): (Vec<&str>, Vec<_>) = named.iter().copied().unzip();
+    let line = format!("{word} {}", names.join(" "));
+    send(stream, &line, &descriptors).await?;
+    Ok(())
 }
 
 /// The next process at the control socket; never, without one.
