@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-pub use application::application;
+pub use application::{Held, application};
 pub use edge::{Edge, get_at, is_closed};
 pub use log::Log;
 pub use manifest::{route, secret, service, tls_route};

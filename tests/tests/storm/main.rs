@@ -1,22 +1,26 @@
-//! Everything that changes while an edge serves, at once: files, certificates, the process itself. Under a steady load no
-//! request fails, and each change is seen in an answer.
-//!
-//! Listeners that come and go beside that are the engine's test (`proxy/tests/engine/listeners.rs`): an edge from files has
-//! those that its arguments name.
+//! Everything that changes while an edge serves, at once: files, certificates, listeners, the process itself. Under a steady
+//! load no request fails, and each change is seen in an answer.
+
+mod listeners;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use meshgate_tests::ask::{Said, ask};
-use meshgate_tests::files::{Edge, Site, application, route, secret, service, tls_route};
+use meshgate_tests::files::{Edge, Held, Site, application, route, secret, service, tls_route};
 use meshgate_tests::load::{Answer, Life, Load, Plan, Protocol, Way, failures};
 use meshgate_tests::{tls, until};
+
+use listeners::Listeners;
 
 /// Of each of the four kinds.
 const CHANGES: usize = 250;
 const CERTIFICATES: usize = 50;
+/// Each opens and closes [`listeners::EACH`].
 const TAKE_OVERS: usize = 5;
+/// Further ones, by the edge itself: with the listeners that it has.
+const REPLACEMENTS: usize = 2;
 /// Requests a second, of all loads.
 const RATE: u32 = 2_000;
 
@@ -24,13 +28,17 @@ const RATE: u32 = 2_000;
 const HOSTS: [&str; 3] = ["routes.test", "endpoints.test", "policies.test"];
 /// The host whose certificate is replaced.
 const SECURE: &str = HOSTS[0];
+/// The host whose application holds its answers.
+const HELD: &str = "held.test";
 
 #[test]
 fn a_thousand_changes_fail_no_request() {
     let site = Site::default();
     let applications = ["one", "two"].map(application);
-    let first = prepare(&site, applications);
-    let edge = site.serve();
+    let held = Held::start();
+    let first = prepare(&site, applications, held.address);
+    let edge = Edge::start(&[site.arguments(), listeners::arguments(listeners::FIRST)].concat());
+    let mut listeners = Listeners::of(&edge, held);
     let storm = Storm {
         site: &site,
         http: edge.http,
@@ -48,20 +56,22 @@ fn a_thousand_changes_fail_no_request() {
             scope.spawn(|| storm.hosts()),
         ];
         let certificates = scope.spawn(|| storm.certificates(&loads.fresh));
-        let last = storm.take_overs(edge);
+        let last = storm.take_overs(edge, &mut listeners);
         for kind in kinds {
             kind.join().expect("its changes are seen");
         }
         (last, certificates.join().expect("they are shown"))
     });
     assert_eq!(storm.changes.load(Ordering::Relaxed), 4 * CHANGES);
+    assert_eq!(listeners.gone, TAKE_OVERS * listeners::EACH);
+    listeners.end();
     served.insert(0, (first, Duration::ZERO));
     loads.judge(&served);
     last.end();
 }
 
 /// The files of before; the serial of the certificate in them.
-fn prepare(site: &Site, [one, two]: [SocketAddr; 2]) -> String {
+fn prepare(site: &Site, [one, two]: [SocketAddr; 2], held: SocketAddr) -> String {
     let secrets = HOSTS.map(|host| secret(site, host));
     site.write(
         "services.yaml",
@@ -76,6 +86,9 @@ fn prepare(site: &Site, [one, two]: [SocketAddr; 2]) -> String {
         site.write(&format!("{host}.yaml"), &tls_route(host, service));
         site.write(&format!("{host}-tls.yaml"), secret);
     }
+    let held = service("held", held) + &tls_route(HELD, "held");
+    site.write("held.yaml", &held);
+    site.write("held-tls.yaml", &secret(site, HELD).1);
     let [(serial, _), ..] = secrets;
     serial
 }
@@ -175,26 +188,22 @@ spec:
         swaps.collect()
     }
 
-    /// By turns as a process of ours and as one that the edge starts itself; spread over all changes. The last is ours.
-    fn take_overs(&self, mut edge: Edge) -> Edge {
-        for number in 1..=TAKE_OVERS {
+    /// Spread over all changes: two by processes of ours, with other listeners, then one that the edge starts itself.
+    fn take_overs(&self, mut edge: Edge, listeners: &mut Listeners) -> Edge {
+        let all = TAKE_OVERS + REPLACEMENTS;
+        for number in 1..=all {
             until("changes between two take-overs", || {
                 let changes = self.changes.load(Ordering::Relaxed);
-                (changes >= 4 * CHANGES * number / (TAKE_OVERS + 1)).then_some(())
+                (changes >= 4 * CHANGES * number / (all + 1)).then_some(())
             });
-            if number % 2 == 0 {
-                edge.signal("USR2");
-                // Its own, and that of the process that it started.
-                edge.log.until("took over; the former process drains", 2);
-                edge.has_ended();
+            if number % 3 > 0 {
+                listeners.change(self.site, &mut edge);
                 continue;
             }
-            let next = Edge::start(&self.site.taking_over());
-            next.log.until("took over; the former process drains", 1);
-            assert_eq!((next.http, next.https), (self.http, self.https));
-            let mut former = std::mem::replace(&mut edge, next);
-            former.has_ended();
-            former.log.ends();
+            edge.signal("USR2");
+            // Its own, and that of the process that it started.
+            edge.log.until("took over; the former process drains", 2);
+            edge.has_ended();
         }
         edge
     }
