@@ -46,8 +46,9 @@ pub(crate) fn write_timestamp(out: &mut Vec<u8>) {
             let whole = i64::try_from(*second).unwrap_or(i64::MAX);
             let written = jiff::Timestamp::from_second(whole).unwrap_or_default();
             *text = written.to_string();
+            text.truncate(text.trim_end_matches('Z').len());
         }
-        out.extend_from_slice(text.trim_end_matches('Z').as_bytes());
+        out.extend_from_slice(text.as_bytes());
     });
     let mut fraction = *b".000000Z";
     let mut micros = since.subsec_micros();

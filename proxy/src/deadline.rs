@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+use crate::clock;
+
 /// What a connection waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Wait {
@@ -52,7 +54,7 @@ impl Deadline {
         let until = match self.wait {
             Some((same, until)) if same == wait => until,
             _ => {
-                let until = after(Instant::now(), patience);
+                let until = after(clock::moment().instant, patience);
                 self.wait = Some((wait, until));
                 until
             }

@@ -1,5 +1,6 @@
 //! A request and a response as the story sees them, whatever protocol they came by.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -16,7 +17,7 @@ pub(crate) struct Request {
     pub(crate) method: Method,
     pub(crate) version: Version,
     /// Host and port as sent; empty when there is none (HTTP/1.0).
-    pub(crate) authority: Box<str>,
+    pub(crate) authority: Arc<str>,
     /// Length of the host's part of `authority`.
     pub(crate) host_end: usize,
     /// Normalised path, with the query as it came.

@@ -1,6 +1,7 @@
 //! Fields that a proxy puts in. What it takes out of every message is the codec's to know.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use meshgate_codec::fields::Value;
 use meshgate_codec::{Fields, Known, KnownSet, Name};
@@ -26,7 +27,7 @@ pub(crate) struct ForClient<'a> {
     /// Whether that end may tell where the request came from.
     pub(crate) trusted: bool,
     pub(crate) scheme: &'static str,
-    pub(crate) authority: &'a str,
+    pub(crate) authority: &'a Arc<str>,
 }
 
 impl ForClient<'_> {
@@ -90,7 +91,7 @@ impl ForClient<'_> {
 /// What a connection's last request said of its client: the next one usually says the same.
 #[derive(Debug, Default)]
 pub(crate) struct Introduction {
-    authority: Box<str>,
+    authority: Arc<str>,
     fields: Fields,
 }
 
@@ -98,8 +99,8 @@ impl Introduction {
     /// Sets the forwarded fields of a client that nobody speaks for: they depend on the connection and on the authority
     /// alone.
     pub(crate) fn apply(&mut self, facts: &ForClient<'_>, fields: &mut Fields) {
-        if self.fields.is_empty() || *self.authority != *facts.authority {
-            self.authority = facts.authority.into();
+        if self.fields.is_empty() || self.authority != *facts.authority {
+            self.authority = facts.authority.clone();
             self.fields.clear();
             facts.apply(&mut self.fields, facts.peer);
         }
@@ -198,7 +199,7 @@ mod tests {
             peer: "10.0.0.1".parse().unwrap(),
             trusted,
             scheme: "https",
-            authority: "a.test",
+            authority: &"a.test".into(),
         };
         let client = facts.client(&headers, inside);
         facts.apply(&mut headers, client);
@@ -236,7 +237,7 @@ mod tests {
                 peer: "2001:db8::7".parse().unwrap(),
                 trusted: false,
                 scheme: "https",
-                authority,
+                authority: &authority.into(),
             };
             let sent = fields(&[
                 ("X-Real-IP", "6.6.6.6"),

@@ -1,12 +1,11 @@
 //! Everything a proxy knows, as one immutable value. Readers take it for the length of a request, the writer swaps it.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use meshgate_routing::WorkloadId;
 use meshgate_routing::permit::AccessRules;
 use meshgate_routing::route::RouteTable;
+use meshgate_routing::{Configured, WorkloadId};
 
 use crate::limits::RateLimit;
 use crate::service::Service;
@@ -52,9 +51,9 @@ pub enum Target {
 /// Services by name, by cluster address and by endpoint.
 #[derive(Debug, Default)]
 pub struct Services {
-    by_name: HashMap<Arc<str>, Arc<Service>>,
-    by_address: HashMap<SocketAddr, Arc<Service>>,
-    by_endpoint: HashMap<SocketAddr, (Arc<Service>, usize)>,
+    by_name: Configured<Arc<str>, Arc<Service>>,
+    by_address: Configured<SocketAddr, Arc<Service>>,
+    by_endpoint: Configured<SocketAddr, (Arc<Service>, usize)>,
 }
 
 impl Services {

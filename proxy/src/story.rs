@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use meshgate_codec::Method;
-use tokio::time::Instant;
 
 pub(crate) use identify::parse_destination;
 pub(crate) use permit::permit_tcp;
@@ -21,7 +20,7 @@ pub(crate) use received::Received;
 pub(crate) use route::{Route, route_tcp};
 
 use crate::body::ResponseBody;
-use crate::clock;
+use crate::clock::{self, Moment};
 use crate::deadline::Deadline;
 use crate::failure::Failure;
 use crate::head::{Response, Switch};
@@ -43,43 +42,42 @@ pub(crate) enum Answer {
 pub(crate) struct Routine {
     patience: Deadline,
     introduction: Option<Introduction>,
+    /// The last request's, as it was judged.
+    authority: Arc<str>,
 }
 
 impl Routine {
     /// Of a connection that carries one request after the other.
     pub(crate) fn of_many() -> Self {
         Self {
-            patience: Deadline::default(),
             introduction: Some(Introduction::default()),
+            ..Self::default()
         }
     }
 }
 
 /// Answers a request. Every way out is recorded.
-pub(crate) async fn answer(connection: &Arc<Connection>, received: Received) -> Answer {
+pub(crate) async fn answer(connection: &Arc<Connection>, mut received: Received) -> Answer {
     answer_within(
         connection,
-        received,
-        Instant::now(),
+        &mut received,
+        clock::moment(),
         &mut Routine::default(),
     )
     .await
 }
 
-/// The same for a request that began at that moment, on a connection that answers one after the other.
+/// The same for a request that began at that moment, on a connection that answers one after the other. What was received
+/// is taken out of its place: each async function that moved it would have room for it twice.
 pub(crate) async fn answer_within(
     connection: &Arc<Connection>,
-    received: Received,
-    begun: Instant,
+    received: &mut Received,
+    begun: Moment,
     routine: &mut Routine,
 ) -> Answer {
     let manner = Manner::of(&received.fields);
     let is_head = received.method == Method::Head;
-    let mut exchange = Exchange::begun(
-        connection,
-        received.version.as_str(),
-        clock::at(begun.into_std()),
-    );
+    let mut exchange = Exchange::begun(connection, received.version.as_str(), begun.time);
     let answer = match tell(connection, received, &mut exchange, (begun, routine)).await {
         Ok(answer) => answer,
         Err(failure) => {
@@ -114,19 +112,13 @@ fn is_bodyless(status: StatusCode) -> bool {
 /// The story itself.
 async fn tell(
     connection: &Arc<Connection>,
-    received: Received,
+    received: &mut Received,
     exchange: &mut Exchange,
-    (mut begun, routine): (Instant, &mut Routine),
+    (mut begun, routine): (Moment, &mut Routine),
 ) -> Result<Answer, Failure> {
-    let (request, route) = {
+    let (mut request, route) = {
         let snapshot = connection.shared.snapshot.load();
-        let request = identify::identify(
-            connection,
-            &snapshot,
-            received,
-            exchange,
-            routine.introduction.as_mut(),
-        )?;
+        let request = identify::identify(connection, &snapshot, received, exchange, routine)?;
         let route = route::route(connection, &snapshot, &request)?;
         exchange.routed(&route.origin, route.service.name());
         permit::permit(connection, &snapshot, &route, &request)?;
@@ -134,13 +126,13 @@ async fn tell(
     };
     if !route.limits.is_empty() {
         Box::pin(permit::limit(connection, &route, &request)).await?;
-        begun = Instant::now();
+        begun = clock::moment();
     }
     // Picks an endpoint for each attempt.
     let answer = forward::forward(
         connection,
         &route,
-        request,
+        &mut request,
         exchange,
         (begun, &mut routine.patience),
     )

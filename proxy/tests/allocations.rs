@@ -109,7 +109,7 @@ fn ask(client: &mut TcpStream) {
 }
 
 /// Allocations and reallocations of one request, without records.
-const OF_A_REQUEST: usize = 8;
+const OF_A_REQUEST: usize = 7;
 const REQUESTS: usize = 100;
 
 #[test]

@@ -4,20 +4,8 @@ use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 /// Without leading zeros.
-pub fn decimal(mut number: u64, out: &mut Vec<u8>) {
-    // As many as `u64::MAX` has.
-    let mut digits = [0; 20];
-    let mut count = 0;
-    for place in digits.iter_mut().rev() {
-        *place = b'0' + (number % 10) as u8;
-        number /= 10;
-        count += 1;
-        if number == 0 {
-            break;
-        }
-    }
-    let from = digits.len() - count;
-    out.extend_from_slice(digits.get(from..).unwrap_or_default());
+pub fn decimal(number: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Sixteen digits in lower case.

@@ -12,3 +12,7 @@ pub mod upstream;
 
 pub use identity::WorkloadId;
 pub use time::Time;
+
+/// A map whose keys come from configuration. Requests only ask: nobody outside chooses what collides with what, so that the
+/// hash may be a fast one.
+pub type Configured<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;

@@ -8,9 +8,9 @@ use std::task::Poll;
 use http::StatusCode;
 use meshgate_codec::http1::{BadHead, Framing, Persist, StatusLine, encode_response};
 use meshgate_codec::{Known, Method, RequestHead, Version};
-use tokio::time::Instant;
 
 use super::{Connection, Serving, retirement};
+use crate::clock::{self, Moment};
 use crate::date;
 use crate::failure::{Failure, Reason};
 use crate::head::{Response, Switch};
@@ -29,7 +29,7 @@ pub(crate) fn serve_http1(connection: Connection, io: Io) -> Serving {
 }
 
 async fn serve_requests(connection: Arc<Connection>, server: Server) {
-    let old_at = Instant::now() + retirement(&connection.limits);
+    let old_at = clock::moment().instant + retirement(&connection.limits);
     // Waited for as long as the connection lives: once is enough to be told.
     let mut lingered = pin!(connection.lingered());
     let mut routine = Routine::of_many();
@@ -54,9 +54,9 @@ async fn serve_requests(connection: Arc<Connection>, server: Server) {
                 return Box::pin(refuse(&connection, &server, &refused)).await;
             }
         };
-        let begun = Instant::now();
+        let begun = clock::moment();
         served += 1;
-        let last = served >= connection.limits.requests_max || begun >= old_at;
+        let last = served >= connection.limits.requests_max || begun.instant >= old_at;
         let asked = Asked {
             is_head: head.method == Method::Head,
             version: head.version,
@@ -99,12 +99,12 @@ async fn exchange(
     connection: &Arc<Connection>,
     server: &Server,
     mut asked: Asked,
-    received: Received,
-    begun: Instant,
+    mut received: Received,
+    begun: Moment,
     routine: &mut Routine,
 ) -> After {
     let answered = {
-        let mut answered = pin!(answer_within(connection, received, begun, routine));
+        let mut answered = pin!(answer_within(connection, &mut received, begun, routine));
         poll_fn(|cx| match answered.as_mut().poll(cx) {
             Poll::Ready(answered) => Poll::Ready(Some(answered)),
             Poll::Pending => server.poll_gone(cx).map(|()| None),

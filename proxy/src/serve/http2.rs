@@ -10,11 +10,11 @@ use futures::stream::FuturesUnordered;
 use http::StatusCode;
 use meshgate_codec::http1::{HeadLimits, OverLimit};
 use meshgate_codec::http2::{BadHead, Config, RequestHead};
-use tokio::time::Instant;
 
 use super::mesh::{is_tunnel, tunnel};
 use super::{Connection, retirement};
 use crate::body::Incoming;
+use crate::clock;
 use crate::failure::{Failure, Reason};
 use crate::head::{Response, Switch};
 use crate::http2::{Opened, Server, Stream};
@@ -41,7 +41,7 @@ pub(crate) async fn serve_http2(connection: Connection, io: Io) {
     let limits = connection.limits;
     let mut server = Server::new(io, config(&connection), limits);
     let connection = Arc::new(connection);
-    let old_at = Instant::now() + retirement(&limits);
+    let old_at = clock::moment().instant + retirement(&limits);
     let mut served = 0;
     let mut stories = FuturesUnordered::new();
     let mut drained = pin!(connection.drain.cancelled());
@@ -55,7 +55,7 @@ pub(crate) async fn serve_http2(connection: Connection, io: Io) {
             match server.poll_next(cx) {
                 Poll::Ready(Opened::Request { stream, head, body }) => {
                     served += 1;
-                    if served >= limits.requests_max || Instant::now() >= old_at {
+                    if served >= limits.requests_max || clock::moment().instant >= old_at {
                         server.leave();
                     }
                     stories.push(until_gone(connection.clone(), stream, head, body));

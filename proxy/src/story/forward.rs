@@ -10,11 +10,10 @@ use meshgate_codec::{Fields, Known, Version};
 use meshgate_routing::Time;
 use meshgate_routing::upstream::breaker::Change;
 use meshgate_routing::upstream::{FailureKind, Safety};
-use tokio::time::Instant;
 
 use super::{Answer, Route};
 use crate::body::{BodyError, Replay, RequestBody, ResponseBody};
-use crate::clock::{self, chance, now};
+use crate::clock::{self, Moment, chance, now};
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Reason, Retry, Side, Step};
 use crate::head::{Request, Response, Switch};
@@ -31,14 +30,13 @@ const EDGE_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
 pub(super) async fn forward(
     connection: &Arc<Connection>,
     route: &Route,
-    mut request: Request,
+    request: &mut Request,
     exchange: &mut Exchange,
-    (begun, deadline): (Instant, &mut Deadline),
+    (begun, deadline): (Moment, &mut Deadline),
 ) -> Result<Answer, Failure> {
     let policy = route.service.policy();
     let (place, begun) = enter(connection, &route.service, begun).await?;
-    let moment = clock::at(begun.into_std());
-    route.service.live().count_request(moment);
+    route.service.live().count_request(begun.time);
     let patience = match connection.direction {
         Direction::Edge => policy.request_timeout.or(Some(EDGE_REQUEST_TIMEOUT)),
         Direction::Outbound | Direction::Inbound => policy.request_timeout,
@@ -47,31 +45,28 @@ pub(super) async fn forward(
         let attempts = attempts(
             connection,
             route,
-            &mut request,
+            request,
             exchange,
-            (Arc::new(place), moment),
+            (Arc::new(place), begun.time),
         );
         let attempts = pin!(attempts);
         match patience {
             Some(patience) => deadline
-                .within(begun, patience, attempts)
+                .within(begun.instant, patience, attempts)
                 .await
                 .unwrap_or_else(|| Err(took_too_long(Reason::RequestTimeout, patience))),
             None => attempts.await,
         }
     };
-    let proof = proof(&request);
-    let Request {
-        fields,
-        upgrade,
-        version,
-        ..
-    } = request;
-    spare::give_fields(fields);
+    let proof = proof(request);
+    let upgrade = request.upgrade.take();
+    spare::give_fields(std::mem::take(&mut request.fields));
     match answer? {
         // In HTTP/2, success would be the agreement (RFC 8441 §5).
         Upgraded::No(response)
-            if upgrade.is_some() && version == Version::Http2 && response.status.is_success() =>
+            if upgrade.is_some()
+                && request.version == Version::Http2
+                && response.status.is_success() =>
         {
             let why = "the endpoint did not agree to change the protocol";
             Err(upstream::malformed(why.into()))
@@ -107,8 +102,8 @@ pub(super) async fn forward(
 async fn enter(
     connection: &Connection,
     service: &Service,
-    begun: Instant,
-) -> Result<(Place, Instant), Failure> {
+    begun: Moment,
+) -> Result<(Place, Moment), Failure> {
     let limits = &service.policy().limits;
     let gate = &service.live().requests;
     let share = Share::of(connection.client_load.as_ref(), limits);
@@ -122,15 +117,17 @@ async fn enter(
     let entered =
         Box::pin(gate.enter(limits.requests, limits.pending, limits.pending_timeout)).await;
     let pass = entered.map_err(|refusal| upstream::overload("requests", refusal))?;
-    Ok((Place::new(pass, share), Instant::now()))
+    Ok((Place::new(pass, share), clock::moment()))
 }
 
 /// What an endpoint must say to a key that was made up in the client's place: nobody else looks (RFC 6455 §4.1).
 fn proof(request: &Request) -> Option<String> {
     let is_ours =
         request.version == Version::Http2 && request.upgrade.as_deref() == Some(websocket::NAME);
-    let key = request.fields.get(websocket::KEY).filter(|_| is_ours)?;
-    Some(websocket::accept(key))
+    is_ours
+        .then(|| request.fields.get(websocket::KEY))
+        .flatten()
+        .map(websocket::accept)
 }
 
 /// What the client is told when the endpoint changes the protocol.
@@ -310,7 +307,7 @@ async fn one(
     ));
     match route.service.policy().per_try_timeout {
         Some(patience) => Deadline::default()
-            .within(Instant::now(), patience, exchange)
+            .within(clock::moment().instant, patience, exchange)
             .await
             .unwrap_or_else(|| Err(took_too_long(Reason::PerTryTimeout, patience))),
         None => exchange.await,

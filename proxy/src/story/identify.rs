@@ -6,12 +6,13 @@ use meshgate_codec::http1::strip_hop_by_hop;
 use meshgate_codec::{Authority, Fields, Known, Method, Version};
 use meshgate_routing::route::normalise;
 
-use super::Received;
-use crate::body::RequestBody;
+use super::{Received, Routine};
+use crate::body::{Incoming, RequestBody};
 use crate::clock::chance;
 use crate::failure::{Failure, Reason};
 use crate::head::{Destination, Request, is_grpc};
 use crate::headers::{self, ForClient, Introduction};
+use crate::interims::Interims;
 use crate::listen::URI_BYTES_MAX;
 use crate::record::Exchange;
 use crate::serve::{Connection, Direction, Peer};
@@ -25,11 +26,11 @@ fn bad(detail: &'static str) -> Failure {
 pub(super) fn identify(
     connection: &Arc<Connection>,
     snapshot: &Snapshot,
-    mut received: Received,
+    received: &mut Received,
     exchange: &mut Exchange,
-    introduction: Option<&mut Introduction>,
+    routine: &mut Routine,
 ) -> Result<Request, Failure> {
-    let authority = authority(&received)?;
+    let authority = authority(received, &mut routine.authority)?;
     let host_end = host_end(&authority);
     let matches_paths = match connection.direction {
         Direction::Edge => true,
@@ -41,32 +42,40 @@ pub(super) fn identify(
     let (target, path_end) = target(whole, &method, matches_paths, connection.direction)?;
     exchange.asked(method.as_str(), &authority, &target[..path_end]);
     method_allowed(&method)?;
-    let body_bytes_max = body_bytes_max(connection, &received);
+    let body_bytes_max = body_bytes_max(connection, received);
     check_body_length(&received.fields, body_bytes_max)?;
     let mut request = Request {
-        upgrade: upgrade(&received),
+        upgrade: upgrade(received),
         method,
         version: received.version,
         authority,
         host_end,
         target,
         path_end,
-        fields: received.fields,
-        body: RequestBody::new(received.body, body_bytes_max),
-        interims: received.interims,
+        fields: std::mem::take(&mut received.fields),
+        body: RequestBody::new(
+            std::mem::replace(&mut received.body, Incoming::Empty),
+            body_bytes_max,
+        ),
+        interims: std::mem::replace(&mut received.interims, Interims::Nowhere),
         destination: None,
     };
     request.destination = destination(connection, &mut request.fields)?;
     request.fields.remove(Known::Host);
     strip_hop_by_hop(&mut request.fields)
         .map_err(|error| Failure::downstream(Reason::BadRequest, error.to_string()))?;
-    introduce(connection, &mut request, exchange, introduction);
+    introduce(
+        connection,
+        &mut request,
+        exchange,
+        routine.introduction.as_mut(),
+    );
     exchange.body(request.body.replay());
     Ok(request)
 }
 
-/// The one authority that the request is for.
-fn authority(received: &Received) -> Result<Box<str>, Failure> {
+/// The one authority that the request is for. A connection's next request usually names the same as its last.
+fn authority(received: &Received, last: &mut Arc<str>) -> Result<Arc<str>, Failure> {
     let mut hosts = received.fields.all(Known::Host);
     let host = hosts.next();
     if hosts.next().is_some() {
@@ -83,10 +92,12 @@ fn authority(received: &Received) -> Result<Box<str>, Failure> {
         (None, None) if received.version == Version::Http10 => return Ok("".into()),
         (None, None) => return Err(bad("no Host")),
     };
-    match Authority::parse(authority) {
-        Ok(authority) => Ok(authority.as_str().into()),
-        Err(_) => Err(bad("Host is not a host name")),
+    // None is empty.
+    if authority.is_empty() || *authority != *last.as_bytes() {
+        let judged = Authority::parse(authority).map_err(|_| bad("Host is not a host name"))?;
+        *last = judged.as_str().into();
     }
+    Ok(last.clone())
 }
 
 /// Where the host's part ends.

@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
+use crate::clock;
+
 /// The tasks of one listener on one worker. They end at the drain's deadline at the latest.
 #[derive(Clone, Debug)]
 pub(crate) struct Tasks(Arc<Owned>);
@@ -59,7 +61,7 @@ impl Tasks {
         let listed = Listed(self.0.clone(), key);
         let task = self.0.connections.spawn(async move {
             let _listed = listed;
-            task.await;
+            clock::by_steps(task).await;
         });
         open.handles.insert(key, task.abort_handle());
     }

@@ -3,9 +3,9 @@
 //! A lookup walks the request's elements once, so its cost grows with the depth of the rules and not with their
 //! number, and an attacker's long path ends at the first unknown element.
 
-use std::collections::HashMap;
-
 use thiserror::Error;
+
+use crate::Configured;
 
 /// How a path is compared.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -108,7 +108,7 @@ const FEW_CHILDREN_MAX: usize = 8;
 #[derive(Debug)]
 enum Children {
     Few(Vec<(Box<str>, u32)>),
-    Many(HashMap<Box<str>, u32>),
+    Many(Configured<Box<str>, u32>),
 }
 
 impl Default for Children {
@@ -132,7 +132,7 @@ impl Children {
         match self {
             Self::Few(list) if list.len() < FEW_CHILDREN_MAX => list.push((element.into(), node)),
             Self::Few(list) => {
-                let mut map: HashMap<_, _> = list.drain(..).collect();
+                let mut map: Configured<_, _> = list.drain(..).collect();
                 map.insert(element.into(), node);
                 *self = Self::Many(map);
             }

@@ -1,18 +1,18 @@
 //! Hosts, then paths.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use super::host::{HOST_MAX_BYTES, HostName, wildcard_suffix};
 use super::rules::HostRules;
+use crate::Configured;
 
 /// All hosts of an edge. The rules of a host are shared, so a change of one host costs nothing for the others.
 #[derive(Debug)]
 pub struct RouteTable<T> {
-    exact: HashMap<Box<str>, Arc<HostRules<T>>>,
-    wildcard: HashMap<Box<str>, Arc<HostRules<T>>>,
+    exact: Configured<Box<str>, Arc<HostRules<T>>>,
+    wildcard: Configured<Box<str>, Arc<HostRules<T>>>,
     any: Option<Arc<HostRules<T>>>,
 }
 
@@ -30,8 +30,8 @@ pub enum NoRoute {
 impl<T> Default for RouteTable<T> {
     fn default() -> Self {
         Self {
-            exact: HashMap::new(),
-            wildcard: HashMap::new(),
+            exact: Configured::default(),
+            wildcard: Configured::default(),
             any: None,
         }
     }
