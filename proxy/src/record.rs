@@ -4,8 +4,8 @@ mod exchange;
 mod line;
 
 use std::io::Write;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub(crate) use exchange::Exchange;
@@ -31,6 +31,8 @@ const GATHER: Duration = Duration::from_millis(20);
 const GATHERED_BYTES: usize = 128 * 1024;
 /// Room that is kept for the next lines.
 const KEPT_BYTES_MAX: usize = 256 * 1024;
+/// The last lines have so long to be taken: a reader that reads no more must not keep the process from ending.
+const LAST_LINES_MAX: Duration = Duration::from_secs(2);
 
 /// Where records go.
 #[derive(Debug)]
@@ -43,7 +45,9 @@ pub(crate) struct Recorder {
 struct Writer {
     format: RecordFormat,
     tray: Arc<Tray>,
-    thread: Option<JoinHandle<()>>,
+    /// Closed by the thread's end.
+    ended: Mutex<Receiver<()>>,
+    patience: Duration,
 }
 
 /// Between those who write lines and the one who writes them out.
@@ -64,17 +68,7 @@ impl Recorder {
     /// no records.
     pub(crate) fn start(format: Option<RecordFormat>, metrics: Arc<Metrics>) -> Self {
         let writer = format.and_then(|format| {
-            let tray = Arc::new(Tray::default());
-            let filled = tray.clone();
-            std::thread::Builder::new()
-                .name("records".into())
-                .stack_size(256 * 1024)
-                .spawn(move || filled.empty_to(&std::io::stdout()))
-                .map(|thread| Writer {
-                    format,
-                    tray,
-                    thread: Some(thread),
-                })
+            Writer::start(format, std::io::stdout(), LAST_LINES_MAX)
                 .map_err(
                     |error| tracing::error!(%error, "cannot start the writer of access records"),
                 )
@@ -103,13 +97,39 @@ impl Recorder {
     }
 }
 
+impl Writer {
+    /// Its thread writes to `out`, and is waited for at the end for so long as `patience` says.
+    fn start(
+        format: RecordFormat,
+        out: impl Write + Send + 'static,
+        patience: Duration,
+    ) -> std::io::Result<Self> {
+        let tray = Arc::new(Tray::default());
+        let filled = tray.clone();
+        let (ends, ended) = channel();
+        std::thread::Builder::new()
+            .name("records".into())
+            .stack_size(256 * 1024)
+            .spawn(move || {
+                let _ends = ends;
+                filled.empty_to(out);
+            })?;
+        Ok(Self {
+            format,
+            tray,
+            ended: Mutex::new(ended),
+            patience,
+        })
+    }
+}
+
 impl Drop for Writer {
     fn drop(&mut self) {
         self.tray.lock().closed = true;
         self.tray.filled.notify_one();
-        if let Some(thread) = self.thread.take() {
-            // It did what it could.
-            let _ = thread.join();
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if ended.recv_timeout(self.patience) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("nobody reads the access records: the last ones are lost");
         }
     }
 }
@@ -185,6 +205,17 @@ mod tests {
         tray.filled.notify_one();
         let expected: String = (0..1000).map(|number| format!("{number}\n")).collect();
         assert_eq!(String::from_utf8(writer.join().unwrap()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_reader_that_reads_no_more_does_not_keep_the_writer_from_ending() {
+        let (reader, out) = std::io::pipe().unwrap();
+        let patience = Duration::from_millis(1);
+        let writer = Writer::start(RecordFormat::Json, out, patience).unwrap();
+        // More than any pipe holds.
+        assert!(writer.tray.put(|out| out.resize(2 * 1024 * 1024, b'x')));
+        drop(writer);
+        drop(reader);
     }
 
     #[test]
