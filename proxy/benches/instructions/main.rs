@@ -56,7 +56,7 @@ const BROWSER: &str = "GET /1k?id=7 HTTP/1.1\r\n\
 const LARGE: &str = "GET /64k HTTP/1.1\r\nHost: h777.bench.test\r\n\r\n";
 const POST: &str = "POST /1k HTTP/1.1\r\nHost: h777.bench.test\r\nContent-Length: 26\r\n\r\nabcdefghijklmnopqrstuvwxyz";
 
-const WORKLOADS: [Workload; 7] = [
+const WORKLOADS: [Workload; 8] = [
     Workload {
         name: "edge, HTTP/1, 1 KiB, 32 connections",
         side: Side::Edge,
@@ -92,6 +92,13 @@ const WORKLOADS: [Workload; 7] = [
         side: Side::Edge,
         load: Load::http2(2, 10, "/1k"),
         requests: 2000,
+    },
+    // Each request finds a connection that holds nothing.
+    Workload {
+        name: "edge, HTTP/2 to HTTP/1, 1 KiB, 2 connections with 1 stream",
+        side: Side::Edge,
+        load: Load::http2(2, 1, "/1k"),
+        requests: 1500,
     },
     Workload {
         name: "sidecar outbound, HTTP/1, 1 KiB, 32 connections",
