@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::OnceLock;
 
 use meshgate_routing::Time;
@@ -62,13 +61,12 @@ fn read() -> Moment {
 
 /// A task for which no time passes while it does not wait. It would ask for the time a dozen times a request, which costs
 /// more than the microseconds in between are worth.
-pub(crate) async fn by_steps<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
-    poll_fn(|cx| {
+pub(crate) fn by_steps<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    let mut future = Box::pin(future);
+    poll_fn(move |cx| {
         let _step = Step::begin();
         future.as_mut().poll(cx)
     })
-    .await
 }
 
 /// Time passes again when dropped.

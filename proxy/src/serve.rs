@@ -122,7 +122,9 @@ impl Connection {
     /// Returns when the connection had its time to bring one more request after the drain began.
     async fn lingered(&self) {
         self.drain.cancelled().await;
-        tokio::time::sleep(DRAIN_LINGER_MAX.min(self.shared.options.drain / 2)).await;
+        let left = DRAIN_LINGER_MAX.min(self.shared.options.drain / 2);
+        // On the heap by itself: no connection holds a place for it before.
+        Box::pin(tokio::time::sleep(left)).await;
     }
 
     /// Where the own application listens on this port.
@@ -215,15 +217,9 @@ fn begin(
         ListenerKind::EdgeHttp => Box::pin(http::clear(connection, Io::from(stream))),
         ListenerKind::EdgeHttps => Box::pin(http::tls(connection, stream)),
         ListenerKind::Outbound(source) | ListenerKind::InboundPlain(source) => {
-            Box::pin(async move {
-                redirected::serve(connection, stream, source).await;
-                None
-            })
+            Box::pin(redirected::accept(connection, stream, source))
         }
-        ListenerKind::InboundMtls => Box::pin(async move {
-            mesh::serve(connection, stream).await;
-            None
-        }),
+        ListenerKind::InboundMtls => Box::pin(mesh::accept(connection, stream)),
     })
 }
 

@@ -30,8 +30,8 @@ pub(crate) const LINGER_MAX: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// Buffers that grew larger than this are given back.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
-/// The same while there is nothing to do. Room for heads and small answers is worth keeping.
-const KEPT_RESTING_BYTES_MAX: usize = 2 * 1024;
+/// Room for so many pieces is kept: it is small, and answers with large bodies need it.
+const KEPT_PIECES: usize = 4;
 /// The same between two reads: enough for most answers with a small body.
 const WAITING_BYTES_MAX: usize = 16 * 1024;
 
@@ -129,10 +129,10 @@ impl Wire {
         }
     }
 
-    /// Nobody knows for how long nothing will be written: a large buffer for it is given back.
+    /// Nobody knows for how long nothing will be written: the room for it is given back.
     pub(crate) fn rest(&mut self) {
-        if !self.has_unsent() && self.unsent.text.capacity() > KEPT_RESTING_BYTES_MAX {
-            self.unsent = Unsent::default();
+        if !self.has_unsent() {
+            self.unsent.give_back();
         }
     }
 
@@ -154,12 +154,12 @@ impl Wire {
 
     /// What was read, and where heads and small pieces are written to.
     pub(crate) fn both(&mut self) -> (&[u8], &mut Vec<u8>) {
-        (&self.read, &mut self.unsent.text)
+        (&self.read, self.unsent.front())
     }
 
     /// Where heads and small pieces are written to.
     pub(crate) fn front(&mut self) -> &mut Vec<u8> {
-        &mut self.unsent.text
+        self.unsent.front()
     }
 
     /// Whether what waits should be sent before more is put behind it.
@@ -274,6 +274,24 @@ const SLICES_MAX: usize = 16;
 const SENT_BYTES_MAX: usize = 16 * 1024;
 
 impl Unsent {
+    /// Nothing waits: the room for it is given back.
+    fn give_back(&mut self) {
+        if self.text.capacity() > 0 {
+            spare::give_text(std::mem::take(&mut self.text));
+        }
+        if self.pieces.capacity() > KEPT_PIECES {
+            self.pieces = VecDeque::new();
+        }
+    }
+
+    /// Where text is written to.
+    fn front(&mut self) -> &mut Vec<u8> {
+        if self.text.capacity() == 0 {
+            self.text = spare::text();
+        }
+        &mut self.text
+    }
+
     /// Of text and pieces.
     fn bytes(&self) -> usize {
         self.text.len() - self.sent + self.piece_bytes
@@ -281,7 +299,7 @@ impl Unsent {
 
     fn put(&mut self, data: Bytes) {
         if data.len() <= COPY_BYTES_MAX {
-            self.text.extend_from_slice(&data);
+            self.front().extend_from_slice(&data);
         } else {
             self.piece_bytes += data.len();
             self.pieces.push_back((self.text.len(), data));

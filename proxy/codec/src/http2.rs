@@ -9,6 +9,7 @@ mod frame;
 mod head;
 mod hpack;
 mod settings;
+mod streams;
 mod window;
 
 pub use code::Code;
@@ -19,3 +20,4 @@ pub use head::{
     decode_trailers, encode_request, encode_response, encode_trailers,
 };
 pub use hpack::{BadBlock, Decoded, Decoder, Encoder, Kind, Pseudo};
+pub use streams::{IdHasher, Streams};

@@ -2,14 +2,14 @@
 //! is to be sent and take out what came.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use meshgate_codec::http2::{
-    BadHead, Code, Config, Connection, Event, Received, RequestHead, Role, StreamId,
+    BadHead, Code, Config, Connection, Event, Received, RequestHead, Role, StreamId, Streams,
 };
 use meshgate_codec::{Fields, Known, ResponseHead};
 
@@ -30,7 +30,7 @@ pub(super) struct Link(Arc<Mutex<State>>);
 pub(super) struct State {
     pub(super) wire: Wire,
     pub(super) protocol: Connection,
-    pub(super) slots: HashMap<StreamId, Slot>,
+    pub(super) slots: Streams<Slot>,
     /// Streams that wait until what is there was sent, those that wait longest first.
     waiting: VecDeque<StreamId>,
     /// Requests that nobody has looked at.
@@ -71,7 +71,7 @@ impl Link {
         Self(Arc::new(Mutex::new(State {
             wire,
             protocol,
-            slots: HashMap::new(),
+            slots: Streams::default(),
             waiting: VecDeque::new(),
             requests: VecDeque::new(),
             unseen_resets: 0,
@@ -310,7 +310,9 @@ impl State {
     /// Nobody knows for how long nothing will happen: what only work needs is given back.
     pub(super) fn rest(&mut self) {
         self.protocol.give_back();
-        self.wire.rest();
+        self.slots.shrink_to_fit();
+        self.waiting.shrink_to_fit();
+        self.requests.shrink_to_fit();
     }
 
     fn fail(&mut self, stream: StreamId, end: End) {

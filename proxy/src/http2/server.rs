@@ -182,7 +182,11 @@ impl Server {
         }
         let (wait, patience) = self.wait(state);
         if std::mem::replace(&mut self.waits, wait) != wait && wait == Wait::Idle {
+            self.head = Deadline::default();
             state.rest();
+        }
+        if wait == Wait::Idle {
+            state.wire.rest();
         }
         ready!(self.deadline.poll(cx, wait, patience));
         self.deadline.met();
@@ -229,7 +233,7 @@ impl Server {
     }
 
     /// Ends the connection so that the client gets everything that was sent.
-    pub(crate) async fn close(self) {
+    pub(crate) async fn close(&self) {
         let closing = poll_fn(|cx| {
             let state = &mut *self.link.lock();
             if ready!(state.poll_flush(cx)).is_err() {

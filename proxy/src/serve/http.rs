@@ -28,7 +28,7 @@ pub(super) async fn clear(connection: Connection, mut io: Io) -> Option<Serving>
             None
         }
         Detected::Spoke(Spoken::Http2, ahead) => {
-            Some(Box::pin(serve_http2(connection, io.with_ahead(ahead))))
+            Some(serve_http2(connection, io.with_ahead(ahead)))
         }
         Detected::Spoke(_, ahead) | Detected::Silent(ahead) if !ahead.is_empty() => {
             Some(serve_http1(connection, io.with_ahead(ahead)))
@@ -47,7 +47,7 @@ pub(super) async fn tls(mut connection: Connection, stream: TcpStream) -> Option
             connection.tls = true;
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             return Some(match is_http2 {
-                true => Box::pin(serve_http2(connection, Io::from(stream))),
+                true => serve_http2(connection, Io::from(stream)),
                 false => serve_http1(connection, Io::from(stream)),
             });
         }

@@ -12,7 +12,7 @@ use meshgate_codec::http1::{HeadLimits, OverLimit};
 use meshgate_codec::http2::{BadHead, Config, RequestHead};
 
 use super::mesh::{is_tunnel, tunnel};
-use super::{Connection, retirement};
+use super::{Connection, Serving, retirement};
 use crate::body::Incoming;
 use crate::clock;
 use crate::failure::{Failure, Reason};
@@ -37,11 +37,14 @@ const OWN_FIELDS_MAX: usize = 16;
 const OWN_FIELD_BYTES_MAX: usize = 4 * 1024;
 
 /// Serves a connection until the client, the deadline of a wait, or the drain ends it.
-pub(crate) async fn serve_http2(connection: Connection, io: Io) {
-    let limits = connection.limits;
-    let mut server = Server::new(io, config(&connection), limits);
-    let connection = Arc::new(connection);
-    let old_at = clock::moment().instant + retirement(&limits);
+pub(crate) fn serve_http2(connection: Connection, io: Io) -> Serving {
+    let server = Server::new(io, config(&connection), connection.limits);
+    // What a future is given it holds twice.
+    Box::pin(serve_streams(Arc::new(connection), Box::new(server)))
+}
+
+async fn serve_streams(connection: Arc<Connection>, mut server: Box<Server>) {
+    let old_at = clock::moment().instant + retirement(&connection.limits);
     let mut served = 0;
     let mut stories = FuturesUnordered::new();
     let mut drained = pin!(connection.drain.cancelled());
@@ -55,10 +58,12 @@ pub(crate) async fn serve_http2(connection: Connection, io: Io) {
             match server.poll_next(cx) {
                 Poll::Ready(Opened::Request { stream, head, body }) => {
                     served += 1;
-                    if served >= limits.requests_max || clock::moment().instant >= old_at {
+                    if served >= connection.limits.requests_max || clock::moment().instant >= old_at {
                         server.leave();
                     }
-                    stories.push(until_gone(connection.clone(), stream, head, body));
+                    // Boxed: even an empty set has room for one, for as long as the connection lives.
+                    let story = until_gone(connection.clone(), stream, head, body);
+                    stories.push(Box::pin(story));
                     continue;
                 }
                 Poll::Ready(Opened::Closed) => return Poll::Ready(()),

@@ -8,7 +8,7 @@ use meshgate_codec::{Authority, Fields, Method};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Connection, Direction, Peer, serve_http1, serve_http2};
+use super::{Connection, Direction, Peer, Serving, serve_http1, serve_http2};
 use crate::failure::{Failure, Reason};
 use crate::head::Destination;
 use crate::headers::DESTINATION;
@@ -19,9 +19,12 @@ use crate::story::parse_destination;
 use crate::tcp;
 
 /// Port 15008. Whoever does not prove an identity of the mesh gets no answer.
-pub(super) async fn serve(mut connection: Connection, stream: TcpStream) {
+pub(super) async fn accept(mut connection: Connection, stream: TcpStream) -> Option<Serving> {
     let metrics = connection.shared.metrics.clone();
-    let refused = |why| metrics.refused("inbound-mtls", why);
+    let refused = |why| {
+        metrics.refused("inbound-mtls", why);
+        None
+    };
     let Some(mesh) = connection.shared.mesh.load_full() else {
         return refused("no-certificate");
     };
@@ -45,7 +48,7 @@ pub(super) async fn serve(mut connection: Connection, stream: TcpStream) {
     }
     connection.tls = true;
     connection.from_mesh = true;
-    serve_http2(connection, Io::from(stream)).await;
+    Some(serve_http2(connection, Io::from(stream)))
 }
 
 /// Whether another proxy asks for a tunnel to the application (RFC 9113 §8.5).

@@ -8,31 +8,35 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::{Ip6tOriginalDst, OriginalDst};
 use tokio::net::TcpStream;
 
-use super::{Connection, Direction, serve_http1, serve_http2};
+use super::{Connection, Direction, Serving, serve_http1, serve_http2};
 use crate::detect::{Detected, Spoken, detect};
 use crate::io::Io;
 use crate::listen::OriginalDestination;
 use crate::service::Protocol;
 use crate::tcp;
 
-pub(super) async fn serve(
+pub(super) async fn accept(
     mut connection: Connection,
     stream: TcpStream,
     source: OriginalDestination,
-) {
+) -> Option<Serving> {
     let metrics = connection.shared.metrics.clone();
     let name = connection.direction.name();
+    let refused = |why| {
+        metrics.refused(name, why);
+        None
+    };
     let destination = match source {
         OriginalDestination::Fixed(address) => address,
         OriginalDestination::Kernel => match original_destination(&stream) {
             Ok(address) if address == connection.local => {
                 // Not redirected but sent here: forwarding it would come back for ever.
-                return metrics.refused(name, "loop");
+                return refused("loop");
             }
             Ok(address) => address,
             Err(error) => {
                 tracing::debug!(client = %connection.client, %error, "no original destination");
-                return metrics.refused(name, "no-destination");
+                return refused("no-destination");
             }
         },
     };
@@ -40,35 +44,30 @@ pub(super) async fn serve(
     let protocol = match connection.direction {
         Direction::Inbound => match inbound(&connection, destination) {
             Ok(protocol) => protocol,
-            Err(why) => return metrics.refused(name, why),
+            Err(why) => return refused(why),
         },
         Direction::Outbound | Direction::Edge => outbound(&connection, destination).await,
     };
     let mut io = Io::from(stream);
     if protocol == Protocol::Tcp {
-        return Box::pin(tcp::serve(connection, io, destination)).await;
+        return Some(Box::pin(tcp::serve(connection, io, destination)));
     }
-    match detect(&mut io, connection.limits.detect_timeout).await {
-        Detected::Spoke(Spoken::Http2, ahead) => {
-            Box::pin(serve_http2(connection, io.with_ahead(ahead))).await
-        }
-        Detected::Spoke(Spoken::Http1, ahead) => {
-            serve_http1(connection, io.with_ahead(ahead)).await
-        }
-        Detected::Spoke(Spoken::Tls | Spoken::Tcp, ahead) => {
-            Box::pin(tcp::serve(connection, io.with_ahead(ahead), destination)).await;
-        }
-        Detected::Silent(ahead) => {
-            Box::pin(tcp::serve_whoever_speaks_first(
+    Some(
+        match detect(&mut io, connection.limits.detect_timeout).await {
+            Detected::Spoke(Spoken::Http2, ahead) => serve_http2(connection, io.with_ahead(ahead)),
+            Detected::Spoke(Spoken::Http1, ahead) => serve_http1(connection, io.with_ahead(ahead)),
+            Detected::Spoke(Spoken::Tls | Spoken::Tcp, ahead) => {
+                Box::pin(tcp::serve(connection, io.with_ahead(ahead), destination))
+            }
+            Detected::Silent(ahead) => Box::pin(tcp::serve_whoever_speaks_first(
                 connection,
                 io,
                 ahead,
                 destination,
-            ))
-            .await;
-        }
-        Detected::Gone => {}
-    }
+            )),
+            Detected::Gone => return None,
+        },
+    )
 }
 
 /// Ports of the sidecar itself; what is redirected for them was never meant for the application.

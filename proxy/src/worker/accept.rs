@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -156,10 +157,7 @@ impl Door {
             });
         } else {
             let serving = serve(shared, owner, drain, accepted);
-            tasks.spawn_connection(async move {
-                let _counted = counted;
-                serving.await;
-            });
+            tasks.spawn_connection(serving.map(move |()| drop(counted)));
         }
         true
     }

@@ -7,8 +7,6 @@ mod receive;
 mod send;
 mod stream;
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -20,6 +18,7 @@ use super::frame;
 use super::head::{BadHead, RequestHead};
 use super::hpack::{Decoder, Encoder};
 use super::settings::{self, PeerSettings};
+use super::streams::Streams;
 use super::window::{self, ReceiveWindow, SendWindow};
 use crate::fields::Fields;
 use crate::head::ResponseHead;
@@ -157,7 +156,7 @@ pub struct Connection {
     decoder: Decoder,
     encoder: Encoder,
     block: Option<Block>,
-    streams: HashMap<StreamId, Stream, BuildHasherDefault<IdHasher>>,
+    streams: Streams<Stream>,
     departed: Departed,
     /// The highest stream that the peer opened.
     highest: StreamId,
@@ -225,7 +224,7 @@ impl Connection {
             decoder: Decoder::new(TABLE_BYTES_MAX),
             encoder: Encoder::new(),
             block: None,
-            streams: HashMap::default(),
+            streams: Streams::default(),
             departed: Departed::default(),
             highest: 0,
             next: 1,
@@ -277,26 +276,6 @@ impl Connection {
         self.decoder.give_back();
         self.encoder.give_back();
         self.streams.shrink_to_fit();
-    }
-}
-
-/// Numbers of streams are spread by one multiplication: whoever chooses them can open only so many at once.
-#[derive(Default, Debug)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0 << 8 | u64::from(*byte);
-        }
-    }
-
-    fn write_u32(&mut self, id: u32) {
-        self.0 = u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 
