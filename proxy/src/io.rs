@@ -152,21 +152,43 @@ impl AsyncRead for Io {
     }
 }
 
+impl Io {
+    /// TLS keeps what is written until it is flushed, as far as it has room; what it has is sent when it has none. `None`:
+    /// this is no TLS.
+    fn poll_encrypt(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Option<Poll<io::Result<usize>>> {
+        let encrypted = self.session()?.write_vectored(bufs);
+        if !matches!(encrypted, Ok(0)) {
+            return Some(Poll::Ready(encrypted));
+        }
+        Some(match self.as_mut().poll_flush(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(self.session()?.write_vectored(bufs)),
+            unsent => unsent.map_ok(|()| 0),
+        })
+    }
+
+    /// Where TLS takes what is to be sent.
+    fn session(&mut self) -> Option<rustls::Writer<'_>> {
+        match &mut self.stream {
+            Stream::ServerTls(stream) => Some(stream.get_mut().1.writer()),
+            Stream::ClientTls(stream) => Some(stream.get_mut().1.writer()),
+            Stream::Tcp(_) | Stream::Tunnel(_) | Stream::Closed(_) => None,
+        }
+    }
+}
+
 impl AsyncWrite for Io {
-    /// TLS keeps what is written until it is flushed, as far as it has room.
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let encrypted = match &mut self.stream {
-            Stream::ServerTls(stream) => stream.get_mut().1.writer().write(buf)?,
-            Stream::ClientTls(stream) => stream.get_mut().1.writer().write(buf)?,
-            Stream::Tcp(_) | Stream::Tunnel(_) | Stream::Closed(_) => 0,
-        };
-        match encrypted {
-            0 => each!(self, stream => stream.poll_write(cx, buf)),
-            count => Poll::Ready(Ok(count)),
+        match self.as_mut().poll_encrypt(cx, &[io::IoSlice::new(buf)]) {
+            Some(encrypted) => encrypted,
+            None => each!(self, stream => stream.poll_write(cx, buf)),
         }
     }
 
@@ -179,11 +201,14 @@ impl AsyncWrite for Io {
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self, stream => stream.poll_write_vectored(cx, bufs))
+        match self.as_mut().poll_encrypt(cx, bufs) {
+            Some(encrypted) => encrypted,
+            None => each!(self, stream => stream.poll_write_vectored(cx, bufs)),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -2,19 +2,25 @@
 
 use std::sync::Arc;
 
+use libc::tcp_info;
 use meshgate_proxy::tls::{Certificates, certified_key};
 use meshgate_proxy::{
     EngineOptions, Listener, ListenerKind, ListenerLimits, Policy, Snapshot, listen,
 };
+use nix::sys::socket::getsockopt;
+use nix::{getsockopt_impl, sockopt_impl};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::frames::{PREFACE, Peer, get as ask, settings, window};
-use crate::kit::{Origin, Proxy, everything_to, field, get, ok, say, service, status_of, until};
+use crate::kit::{
+    Origin, Proxy, everything_to, field, get, ok, read_message, say, service, soon, status_of,
+    until,
+};
 
 struct Issued {
     chain_pem: String,
@@ -239,6 +245,42 @@ async fn a_client_that_reads_late_gets_all_by_http2() {
         }
         let (status, got) = client.answer(1).await;
         assert_eq!((status, got.len()), (200, body.len()));
+    }
+}
+
+sockopt_impl!(
+    /// What the kernel knows of a connection.
+    TcpInfo, GetOnly, libc::IPPROTO_TCP, libc::TCP_INFO, tcp_info
+);
+
+/// Segments with data that came. What is sent at once comes in one, on loopback, up to half of the first window (32 KiB).
+fn segments(stream: &TlsStream<TcpStream>) -> u32 {
+    getsockopt(stream.get_ref().0, TcpInfo)
+        .unwrap()
+        .tcpi_data_segs_in
+}
+
+/// A packet of its own would wake the client once more.
+#[tokio::test]
+async fn the_end_travels_with_the_last_answer() {
+    let issued = issue(&["a.test"]);
+    for bytes in [0, 1024, 20 * 1024] {
+        let origin = Origin::start(ok(&"x".repeat(bytes))).await;
+        let proxy = start(&origin, &[("a.test", &issued)]).await;
+        let mut stream = connect(&proxy, &[&issued], "a.test", &[]).await.unwrap();
+        // What the handshake leaves comes before the first answer.
+        let kept = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+        stream.write_all(kept).await.unwrap();
+        soon(read_message(&mut stream, &mut Vec::new()))
+            .await
+            .unwrap();
+        let before = segments(&stream);
+        stream.write_all(get("/").as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // Without an end that was said this fails.
+        soon(stream.read_to_end(&mut answer)).await.unwrap();
+        assert!(answer.len() > bytes, "{bytes} bytes");
+        assert_eq!(segments(&stream) - before, 1, "{bytes} bytes");
     }
 }
 
