@@ -32,7 +32,7 @@ const LARGE_BYTES_MIN: u64 = spare::BUFFER_BYTES as u64;
 pub(crate) struct Client {
     wire: Wire,
     parser: ResponseParser,
-    /// The last answer was large, so the next one probably is: it is read in larger pieces from its head on.
+    /// The last answer's body was large, so the next one probably is: it is read in larger pieces from its head on.
     is_large: bool,
     /// Its place among the service's connections.
     place: Option<Pass>,
@@ -60,6 +60,8 @@ pub(crate) struct Answer {
 pub(crate) struct Outcome {
     client: Option<Box<Client>>,
     reader: Reader,
+    /// Bytes of the answer's body that came.
+    came: u64,
     /// The rest of the request; none when it is sent, or never will be.
     sending: Option<Sending>,
     /// Why the rest of the request is not to be had.
@@ -152,6 +154,7 @@ impl Client {
         let outcome = Box::new(Outcome {
             client: Some(self),
             reader: framing.into(),
+            came: 0,
             sending,
             failed: None,
             persists,
@@ -192,8 +195,6 @@ impl Client {
                     if !head.is_interim() {
                         let framing = response_framing(head, &request.method)
                             .map_err(|bad| Broken::malformed(bad.to_string()))?;
-                        self.is_large =
-                            matches!(framing, Framing::Length(bytes) if bytes > LARGE_BYTES_MIN);
                         return Poll::Ready(Ok(framing));
                     }
                     *interim += 1;
@@ -303,7 +304,11 @@ impl Outcome {
         let Some(client) = &mut self.client else {
             return Poll::Ready(None);
         };
-        match (self.reader.poll_frame(&mut client.wire, cx), &self.failed) {
+        let polled = self.reader.poll_frame(&mut client.wire, cx);
+        if let Poll::Ready(Some(Ok(Frame::Data(data)))) = &polled {
+            self.came += data.len() as u64;
+        }
+        match (polled, &self.failed) {
             // What the endpoint waits for will never come.
             (Poll::Pending, Some(failed)) => Poll::Ready(Some(Err(failed.clone()))),
             (polled, _) => polled,
@@ -332,6 +337,7 @@ impl Outcome {
     pub(crate) fn take_connection(&mut self) -> Option<Box<Client>> {
         let over = self.persists && self.sending.is_none() && self.is_ended();
         let mut client = self.client.take()?;
+        client.is_large = self.came > LARGE_BYTES_MIN;
         client.wire.give_back_read();
         (over && client.is_quiet()).then_some(client)
     }
@@ -343,3 +349,6 @@ impl Outcome {
         Some((client.wire.into_io(), client.place))
     }
 }
+
+#[cfg(test)]
+mod tests;
