@@ -14,7 +14,8 @@ use crate::io::Io;
 use crate::spare;
 use crate::stall::Stall;
 
-/// Room for a read within a large body: fewer, larger system calls. Enough for 64 KiB and the head in front of them.
+/// Room for a read within a large body: fewer, larger system calls. Enough for 64 KiB and the head in front of them, and
+/// little enough that the allocator takes it from pages of 512 KiB: those for more than 84 KiB have 4 MiB.
 const BODY_READ_BYTES: usize = 80 * 1024;
 /// Data up to this size is copied: behind what waits to be written, as one buffer is cheaper to write than several; and
 /// out of what was read, as whoever keeps a piece would keep the whole of a large buffer alive.
@@ -95,23 +96,10 @@ impl Wire {
         cx: &mut Context<'_>,
         expect: Expect,
     ) -> Poll<io::Result<usize>> {
-        let room = match expect {
+        self.make_room(match expect {
             Expect::Head => spare::BUFFER_BYTES,
             Expect::Body => BODY_READ_BYTES,
-        };
-        if self.read.capacity() - self.read.len() < room / 2 {
-            match expect {
-                Expect::Head if self.read.is_empty() => {
-                    self.give_back_read();
-                    self.read = spare::buffer();
-                }
-                Expect::Body if self.read.is_empty() && !self.read.try_reclaim(room) => {
-                    self.give_back_read();
-                    self.read.reserve(room);
-                }
-                _ => self.read.reserve(room),
-            }
-        }
+        });
         let read = poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read);
         if read.is_pending() {
             self.give_back_read();
@@ -120,6 +108,24 @@ impl Wire {
             }
         }
         read
+    }
+
+    /// Half of it is enough, as long as nothing must be moved for more.
+    fn make_room(&mut self, room: usize) {
+        let left = self.read.len();
+        if self.read.capacity() - left >= room / 2 {
+            return;
+        }
+        let room = room.max(2 * left);
+        if left == 0 && room == spare::BUFFER_BYTES {
+            self.give_back_read();
+            self.read = spare::buffer();
+        } else if !self.read.try_reclaim(room - left) {
+            // Left to grow by itself it would double, beyond what the allocator has smaller pages for.
+            let mut larger = BytesMut::with_capacity(room);
+            larger.extend_from_slice(&self.read);
+            spare::give_buffer(std::mem::replace(&mut self.read, larger));
+        }
     }
 
     /// Whoever only waits holds no memory.
