@@ -21,6 +21,7 @@ mod target;
 mod version;
 
 pub use authority::{Authority, BadAuthority};
+pub use content_length::BadLength;
 pub use fields::{Field, FieldError, Fields, Known, KnownSet, Name};
 pub use first_bytes::Spoken;
 pub use head::{BadHost, RequestHead, ResponseHead};

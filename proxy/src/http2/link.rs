@@ -210,7 +210,7 @@ impl State {
             Event::Request { stream, head, ends } => {
                 let fields = head.as_ref().ok().map(|head| &head.fields);
                 let slot = Slot {
-                    left: fields.and_then(Fields::content_length),
+                    left: fields.and_then(length),
                     ended: ends,
                     awaits_continue: !ends && fields.is_some_and(expects_continue),
                     ..Slot::default()
@@ -220,7 +220,7 @@ impl State {
             }
             Event::Response { stream, head, ends } => {
                 if let Some(slot) = self.slots.get_mut(&stream) {
-                    slot.left = head.fields.content_length();
+                    slot.left = length(&head.fields);
                     slot.head = Some(head);
                     slot.came(None, ends);
                 }
@@ -417,6 +417,11 @@ impl State {
         }
         Poll::Ready(Some(Ok(frame)))
     }
+}
+
+/// Of fields that were judged as they came.
+fn length(fields: &Fields) -> Option<u64> {
+    fields.content_length().ok().flatten()
 }
 
 fn expects_continue(fields: &Fields) -> bool {

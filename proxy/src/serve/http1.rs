@@ -182,8 +182,10 @@ fn framing(asked: &Asked, response: &Response) -> Framing {
     }
     if !has_body(asked, response.status) {
         // What a GET would have brought (RFC 9110 §8.6).
-        let length = response.fields.content_length();
-        return length.map_or(Framing::None, Framing::Announced);
+        return match response.fields.content_length() {
+            Ok(Some(length)) => Framing::Announced(length),
+            Ok(None) | Err(_) => Framing::None,
+        };
     }
     match response.body.length() {
         Some(bytes) => Framing::Length(bytes),

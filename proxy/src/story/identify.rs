@@ -166,11 +166,10 @@ fn body_bytes_max(connection: &Connection, received: &Received) -> Option<u64> {
 }
 
 fn check_body_length(fields: &Fields, max: Option<u64>) -> Result<(), Failure> {
-    // What is no number was refused with the head.
-    let Some(length) = fields.content_length() else {
-        return Ok(());
-    };
-    if max.is_some_and(|max| length > max) {
+    let length = fields
+        .content_length()
+        .map_err(|bad| Failure::downstream(Reason::BadRequest, bad.to_string()))?;
+    if length.zip(max).is_some_and(|(length, max)| length > max) {
         return Err(Failure::downstream(
             Reason::BodyTooLarge,
             "the body is larger than allowed",

@@ -3,7 +3,7 @@
 
 use thiserror::Error;
 
-use crate::content_length::{BadLength, content_length};
+use crate::content_length::BadLength;
 use crate::fields::{Fields, Known};
 use crate::head::{RequestHead, ResponseHead};
 use crate::method::Method;
@@ -104,7 +104,7 @@ fn said(version: Version, fields: &Fields) -> Result<Said, BadFraming> {
     match (fields.contains(Known::ContentLength), coded) {
         (false, false) => Ok(Said::Nothing),
         (true, true) => Err(BadFraming::LengthAndCoding),
-        (true, false) => Ok(content_length(fields)?.map_or(Said::Nothing, Said::Length)),
+        (true, false) => Ok(fields.content_length()?.map_or(Said::Nothing, Said::Length)),
         (false, true) if version != Version::Http11 => Err(BadFraming::CodingVersion),
         (false, true) => {
             let mut codings = fields.all(Known::TransferEncoding);

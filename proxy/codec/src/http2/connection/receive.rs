@@ -330,9 +330,10 @@ impl Connection {
             self.departed.note(stream, How::ResetByUs);
             return stream_error(stream, Code::REFUSED_STREAM);
         }
-        let left = match &head {
-            Ok(head) => head.fields.content_length(),
-            Err(_) => None,
+        let length = |head: &RequestHead| head.fields.content_length();
+        let Ok(left) = head.as_ref().map_or(Ok(None), length) else {
+            self.departed.note(stream, How::ResetByUs);
+            return stream_error(stream, Code::PROTOCOL_ERROR);
         };
         let mut open = self.stream(left);
         open.headed = true;
@@ -378,7 +379,10 @@ impl Connection {
             200..300 if open.opens => None,
             204 | 304 => Some(0),
             _ if open.bodyless => Some(0),
-            _ => head.fields.content_length(),
+            _ => match head.fields.content_length() {
+                Ok(length) => length,
+                Err(_) => return stream_error(stream, Code::PROTOCOL_ERROR),
+            },
         };
         if ends && open.end_receiving().is_err() {
             return stream_error(stream, Code::PROTOCOL_ERROR);

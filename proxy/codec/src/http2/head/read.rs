@@ -3,7 +3,6 @@
 use super::fields::{HEAD, Reading, TRAILERS};
 use super::{BadHead, Malformed, RequestHead, Scheme};
 use crate::authority::Authority;
-use crate::content_length::content_length;
 use crate::fields::{Fields, Known};
 use crate::head::ResponseHead;
 use crate::http1::{HeadLimits, OverLimit};
@@ -184,7 +183,7 @@ fn judge_connect(authority: Option<&str>) -> Result<(), Malformed> {
 }
 
 fn judge_length(fields: &Fields) -> Result<(), Malformed> {
-    match fields.contains(Known::ContentLength) && content_length(fields).is_err() {
+    match fields.contains(Known::ContentLength) && fields.content_length().is_err() {
         true => Err(Malformed::ContentLength),
         false => Ok(()),
     }
