@@ -58,7 +58,8 @@ async fn serve_streams(connection: Arc<Connection>, mut server: Box<Server>) {
             match server.poll_next(cx) {
                 Poll::Ready(Opened::Request { stream, head, body }) => {
                     served += 1;
-                    if served >= connection.limits.requests_max || clock::moment().instant >= old_at {
+                    if served >= connection.limits.requests_max || clock::moment().instant >= old_at
+                    {
                         server.leave();
                     }
                     // Boxed: even an empty set has room for one, for as long as the connection lives.
