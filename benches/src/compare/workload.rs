@@ -311,25 +311,33 @@ impl Bench {
         Ok(())
     }
 
+    /// Of kept-alive connections: what a run of twice the length has more than one of the length. Opening and closing is in
+    /// both.
     fn system_calls(&self, peer: &Peer, site: &Site) -> anyhow::Result<Values> {
         let report = site.path("strace.txt");
-        let count = |connections| {
+        let run = |connections, duration| {
             let count = Count::start(peer.pid(), &report)?;
-            let outcome = Tool::Wrk { connections }.run(peer, SMALL, self.duration)?;
-            let calls = count.finish()?;
-            let requests = outcome.requests as f64;
-            let mut shown = String::new();
-            for (name, count) in &calls {
-                let count = *count as f64 / requests;
-                if count >= 0.01 {
-                    let _ = write!(shown, ", {name} {count:.2}");
+            let outcome = Tool::Wrk { connections }.run(peer, SMALL, duration)?;
+            anyhow::Ok((count.finish()?, outcome.requests))
+        };
+        let count = |connections| {
+            let (short, few) = run(connections, self.duration)?;
+            let (long, many) = run(connections, 2 * self.duration)?;
+            ensure!(many > few, "{many} requests in twice the time of {few}");
+            let requests = (many - few) as f64;
+            let (mut shown, mut sum) = (String::new(), 0.0);
+            for (name, calls) in &long {
+                let count = *calls as f64 - short.get(name).copied().unwrap_or(0) as f64;
+                sum += count / requests;
+                if count / requests >= 0.01 {
+                    let _ = write!(shown, ", {name} {:.2}", count / requests);
                 }
             }
             let about = format!("Calls a request, {}, connections {connections}", peer.kind);
             // The last round's stands for all.
             let shown = shown.trim_start_matches(", ").to_owned();
             self.notes.borrow_mut().insert(about, shown);
-            anyhow::Ok(calls.values().sum::<u64>() as f64 / requests)
+            anyhow::Ok(sum)
         };
         Ok(vec![(&CALLS, count(BUSY)?), (&CALLS_ALONE, count(1)?)])
     }
