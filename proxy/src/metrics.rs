@@ -1,12 +1,11 @@
 //! What a proxy counts. One vocabulary for edge and sidecar; labels are closed sets or bounded.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use meshgate_routing::Configured;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -171,42 +170,11 @@ impl SeriesKey {
     }
 }
 
-/// Hashes addresses, which nobody outside chooses: mixing them is enough.
-#[derive(Default)]
-struct AddressHasher(u64);
-
-impl Hasher for AddressHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u16(&mut self, number: u16) {
-        self.write_u64(u64::from(number));
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // Odd, with its bits spread.
-        const MIX: u64 = 0xf135_7aea_2e62_a9c5;
-        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(MIX);
-    }
-
-    fn write_usize(&mut self, number: usize) {
-        self.write_u64(number as u64);
-    }
-
-    fn finish(&self) -> u64 {
-        // The table looks at the lowest bits, the multiplication mixes the highest.
-        self.0.rotate_left(26)
-    }
-}
-
 /// Series that a worker keeps handles of. More are looked up anew.
 const RESOLVED_MAX: usize = 4096;
 
 thread_local! {
-    static RESOLVED: RefCell<HashMap<SeriesKey, RequestSeries, BuildHasherDefault<AddressHasher>>> =
+    static RESOLVED: RefCell<Configured<SeriesKey, RequestSeries>> =
         RefCell::default();
 }
 

@@ -1,12 +1,11 @@
 //! TLS at both ends: certificates by server name for the edge, workload identity for the mesh.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use meshgate_routing::WorkloadId;
 use meshgate_routing::route::{HostName, HostProblem};
+use meshgate_routing::{Configured, WorkloadId};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::crypto::hash::HashAlgorithm;
@@ -22,8 +21,8 @@ use crate::snapshot::Snapshot;
 /// Certificates of the edge, by server name.
 #[derive(Debug, Default)]
 pub struct Certificates {
-    exact: HashMap<Box<str>, Arc<CertifiedKey>>,
-    wildcard: HashMap<Box<str>, Arc<CertifiedKey>>,
+    exact: Configured<Box<str>, Arc<CertifiedKey>>,
+    wildcard: Configured<Box<str>, Arc<CertifiedKey>>,
     default: Option<Arc<CertifiedKey>>,
 }
 

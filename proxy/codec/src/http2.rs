@@ -20,4 +20,4 @@ pub use head::{
     decode_trailers, encode_request, encode_response, encode_trailers,
 };
 pub use hpack::{BadBlock, Decoded, Decoder, Encoder, Kind, Pseudo};
-pub use streams::{IdHasher, Streams};
+pub use streams::Streams;
