@@ -31,7 +31,7 @@ thread_local! {
     static RANDOM: RefCell<SmallRng> = RefCell::new(SmallRng::from_os_rng());
 }
 
-/// The moment, on the engine's own scale (monotonic, from the first call on); within a step of [`by_steps`], the moment
+/// The moment, on the engine's own scale (monotonic, from the first call on); within one poll of a connection, the moment
 /// at which it was first asked for.
 pub fn now() -> Time {
     moment().time
