@@ -2,7 +2,7 @@
 # Besieges an edge with slow clients, floods and idle connections at once, and measures what others notice: latency, memory
 # against the budget, recovery; prints Markdown.
 # Usage: benches/siege.sh [--rounds N] [--seconds S] [--rate REQUESTS_PER_S] [--idle CONNECTIONS] [--memory MIB] [--meshgate PATH]
-#   --idle      connections, as far as the descriptors allow: the hard limit (ulimit -Hn) is best 40000 or more
+#   --idle      connections; where the descriptors of one process are too few (ulimit -Hn), several edges share them
 #   --meshgate  measures that binary instead of building one
 # Needs two cores, and util-linux.
 set -euo pipefail

@@ -3,6 +3,9 @@
 //!
 //! The edge has a core for itself, as in the comparison. Who behaves and the origin share the other with the attackers, and
 //! come before them: those get what is left (SCHED_IDLE). Run it with `benches/siege.sh`, which builds what it needs.
+//!
+//! Where one process may not open as many descriptors as there are idle connections, further edges on the same core, as
+//! replicas would be, hold the rest of them. Who behaves asks the first, which all attackers besiege.
 
 mod besieger;
 mod report;
@@ -23,7 +26,7 @@ use crate::compare::{raise_descriptors, stay_on_load_core};
 use crate::figures::Series;
 use crate::probe::Probe;
 use crate::process;
-use besieger::Besieger;
+use besieger::{Besiege, Besieger};
 use report::Report;
 
 const USAGE: &str = "usage: siege.sh [--rounds N] [--seconds S] [--rate REQUESTS_PER_S] [--idle CONNECTIONS] \
@@ -79,19 +82,20 @@ struct Latency {
 }
 
 pub(crate) fn run(arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
-    let mut plan = Plan::parse(arguments)?;
+    let plan = Plan::parse(arguments)?;
     let programs = Programs::of_environment()?;
     // Before this process keeps to one core.
     let (machine, origin_core) = (process::machine(), origin_core());
     stay_on_load_core()?;
-    let wanted = plan.idle;
-    plan.idle = wanted.min(idle_max(raise_descriptors()?));
+    let share = plan.idle.min(idle_max(raise_descriptors()?));
     let origin = Origin::start(origin_core)?;
-    let site = Site::new(origin.address)?;
-    let edge = Peer::start_with(Kind::Meshgate, &programs, &site, &plan.limits())?;
+    let limits = plan.limits(share);
+    let edges = shares(plan.idle, share)
+        .map(|idle| Edge::start(idle, &programs, &origin, &limits))
+        .collect::<anyhow::Result<_>>()?;
     let mut bench = Bench {
         plan,
-        edge,
+        edges,
         figures: Figures::default(),
         attacks: Vec::new(),
     };
@@ -103,7 +107,7 @@ pub(crate) fn run(arguments: impl Iterator<Item = String>) -> anyhow::Result<()>
     let report = Report {
         machine,
         version: programs.version(Kind::Meshgate)?,
-        wanted,
+        edges: bench.edges.len(),
         refused: bench.refused()?,
         plan: bench.plan,
         figures: bench.figures,
@@ -116,6 +120,11 @@ pub(crate) fn run(arguments: impl Iterator<Item = String>) -> anyhow::Result<()>
 /// An edge keeps a quarter of its descriptors for endpoints and files.
 fn idle_max(descriptors: u64) -> u64 {
     (descriptors / 4 * 3).saturating_sub(OTHERS)
+}
+
+/// Idle connections of each edge.
+fn shares(idle: u64, share: u64) -> impl Iterator<Item = u64> {
+    (0..idle.div_ceil(share)).map(move |index| share.min(idle - index * share))
 }
 
 impl Plan {
@@ -145,11 +154,11 @@ impl Plan {
 }
 
 impl Plan {
-    /// Of the edge; the usual ones where they are enough.
-    fn limits(&self) -> Vec<String> {
+    /// Of an edge with so many idle connections; the usual ones where they are enough.
+    fn limits(&self, idle: u64) -> Vec<String> {
         let mut arguments = vec!["--memory".to_owned(), format!("{}Mi", self.memory_mib)];
         // Half come by HTTP, half by HTTPS.
-        let connections = self.idle / 2 + OTHERS;
+        let connections = idle / 2 + OTHERS;
         if connections > CONNECTIONS_USUAL {
             arguments.extend(["--connections".to_owned(), connections.to_string()]);
         }
@@ -159,10 +168,42 @@ impl Plan {
 
 struct Bench {
     plan: Plan,
-    edge: Peer,
+    /// The first is that of those who behave.
+    edges: Vec<Edge>,
     figures: Figures,
     /// What each siege came to, in the besieger's words.
     attacks: Vec<Vec<String>>,
+}
+
+/// One of them, on the core that they share.
+struct Edge {
+    peer: Peer,
+    /// Connections that it holds in a siege.
+    idle: u64,
+    /// Its files, for as long as it runs.
+    _site: Site,
+}
+
+impl Edge {
+    fn start(
+        idle: u64,
+        programs: &Programs,
+        origin: &Origin,
+        limits: &[String],
+    ) -> anyhow::Result<Self> {
+        let site = Site::new(origin.address)?;
+        let peer = Peer::start_with(Kind::Meshgate, programs, &site, limits)?;
+        Ok(Self {
+            peer,
+            idle,
+            _site: site,
+        })
+    }
+
+    fn metrics(&self) -> anyhow::Result<String> {
+        let metrics: SocketAddr = self.peer.metrics.context("it has metrics")?;
+        Ok(Probe::new(metrics, "metrics").ask("/metrics")?.body)
+    }
 }
 
 /// One measurement.
@@ -178,11 +219,20 @@ impl Bench {
         self.figures.memory_before.push(self.memory_mib()?);
         let standing = self.open_connections()?;
 
-        let besieger = Besieger::lay(&self.edge.listens, self.plan.idle)?;
+        let mut besiegers = Vec::new();
+        for edge in &self.edges {
+            let force = match besiegers.is_empty() {
+                true => Besiege::ByAll,
+                false => Besiege::ByIdle,
+            };
+            besiegers.push(Besieger::lay(&edge.peer.listens, edge.idle, force)?);
+        }
         let during = self.measure(|figures| &mut figures.during)?;
         self.figures.busy_during.push(during.busy);
         self.figures.memory_during.push(self.memory_mib()?);
-        self.attacks.push(besieger.lift()?);
+        let lifted = besiegers.into_iter().map(Besieger::lift);
+        let attacks = lifted.collect::<anyhow::Result<Vec<_>>>()?;
+        self.attacks.push(attacks.concat());
 
         let lifted = Instant::now();
         while self.open_connections()? > standing {
@@ -204,9 +254,9 @@ impl Bench {
         &mut self,
         of: impl FnOnce(&mut Figures) -> &mut Latency,
     ) -> anyhow::Result<Measured> {
-        let (cpu, began) = (self.edge.cpu()?, Instant::now());
+        let (cpu, began) = (self.cpu()?, Instant::now());
         let latencies = self.pace().run()?;
-        let busy = (self.edge.cpu()? - cpu).as_secs_f64() / began.elapsed().as_secs_f64();
+        let busy = (self.cpu()? - cpu).as_secs_f64() / began.elapsed().as_secs_f64();
         let p99 = latencies.answered.quantile(0.99);
         let latency = of(&mut self.figures);
         latency.p50.push(latencies.answered.quantile(0.5));
@@ -227,7 +277,7 @@ impl Bench {
 
     fn pace(&self) -> Pace {
         Pace {
-            address: self.edge.listens.http,
+            address: self.edges[0].peer.listens.http,
             host: HOST.to_owned(),
             path: SMALL,
             connections: CONNECTIONS,
@@ -237,27 +287,37 @@ impl Bench {
         }
     }
 
+    /// Of all edges.
+    fn cpu(&self) -> anyhow::Result<Duration> {
+        self.edges.iter().map(|edge| edge.peer.cpu()).sum()
+    }
+
+    /// Of the edge with the most: each has a budget of its own.
     fn memory_mib(&self) -> anyhow::Result<f64> {
-        Ok(process::anonymous_kib(self.edge.pid())? as f64 / 1024.0)
+        let mut most = 0;
+        for edge in &self.edges {
+            most = most.max(process::anonymous_kib(edge.peer.pid())?);
+        }
+        Ok(most as f64 / 1024.0)
     }
 
-    fn metrics(&self) -> anyhow::Result<String> {
-        let metrics: SocketAddr = self.edge.metrics.context("it has metrics")?;
-        Ok(Probe::new(metrics, "metrics").ask("/metrics")?.body)
-    }
-
+    /// Of all edges.
     fn open_connections(&self) -> anyhow::Result<f64> {
-        let page = self.metrics()?;
-        let series = page
-            .lines()
-            .filter(|line| line.starts_with("meshgate_connections_open"));
-        let values = series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
-        Ok(values.sum())
+        let mut open = 0.0;
+        for edge in &self.edges {
+            let page = edge.metrics()?;
+            let series = page
+                .lines()
+                .filter(|line| line.starts_with("meshgate_connections_open"));
+            let values = series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+            open += values.sum::<f64>();
+        }
+        Ok(open)
     }
 
-    /// Connections that the edge refused, as its metrics say it.
+    /// Connections that the besieged edge refused, as its metrics say it.
     fn refused(&self) -> anyhow::Result<Vec<String>> {
-        let page = self.metrics()?;
+        let page = self.edges[0].metrics()?;
         let series = page
             .lines()
             .filter_map(|line| line.strip_prefix("meshgate_connections_refused_total"));

@@ -38,6 +38,16 @@ const FORCE: [(Attack, usize); 11] = [
     (Attack::OneAddress, PER_CLIENT + 44),
 ];
 
+/// Who comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Besiege {
+    ByAll,
+    ByIdle,
+}
+
+/// The argument that keeps all others away.
+const BY_IDLE: &str = "idle-only";
+
 /// The running process; ended when dropped.
 pub(super) struct Besieger {
     process: Child,
@@ -47,13 +57,14 @@ pub(super) struct Besieger {
 
 impl Besieger {
     /// Returns when everybody is where they should be.
-    pub(super) fn lay(at: &Listens, idle: u64) -> anyhow::Result<Self> {
+    pub(super) fn lay(at: &Listens, idle: u64, by: Besiege) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("the path of this program")?;
         let mut process = ended_with_us(Path::new("chrt"), Some(LOAD_CORE))
             .args(["--idle", "0"])
             .arg(program)
             .arg(SUBCOMMAND)
             .args([at.http.to_string(), at.https.to_string(), idle.to_string()])
+            .args((by == Besiege::ByIdle).then_some(BY_IDLE))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -95,6 +106,7 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result
     let mut next = || arguments.next().context("HTTP HTTPS IDLE");
     let (http, https): (SocketAddr, SocketAddr) = (next()?.parse()?, next()?.parse()?);
     let idle: usize = next()?.parse()?;
+    let by_idle = arguments.next().is_some_and(|word| word == BY_IDLE);
     claim_descriptors();
     let target = Target {
         http,
@@ -102,10 +114,13 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result
         host: HOST.to_owned(),
         large: HUGE.to_owned(),
     };
-    let mut force = Force::from(FORCE);
+    let mut force = match by_idle {
+        true => Force::new(),
+        false => Force::from(FORCE),
+    };
     force.insert(Attack::Idle, idle);
     let siege = Siege::lay(&target, &force);
-    gather(&siege, idle)?;
+    gather(&siege, &force)?;
     let mut out = io::stdout();
     writeln!(out, "{STANDING}")?;
     out.flush()?;
@@ -143,14 +158,10 @@ fn tallies(siege: &Siege, force: &Force) -> Vec<(Attack, (usize, usize))> {
 }
 
 /// Waits until the idle stand, which are most, and the slow.
-fn gather(siege: &Siege, idle: usize) -> anyhow::Result<()> {
+fn gather(siege: &Siege, force: &Force) -> anyhow::Result<()> {
     let began = Instant::now();
-    let wanted = [
-        (Attack::Idle, idle),
-        (Attack::SlowBody, 200),
-        (Attack::SlowReader, 100),
-    ];
-    for (kind, count) in wanted {
+    for kind in [Attack::Idle, Attack::SlowBody, Attack::SlowReader] {
+        let count = force.get(&kind).copied().unwrap_or_default();
         while siege.tally(kind).standing < count {
             if began.elapsed() > GATHERING {
                 bail!("{kind}: {}", siege.tally(kind));
