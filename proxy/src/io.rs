@@ -5,9 +5,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::corked::Corked;
 use crate::http2::Tunnel;
 
 /// A connection, after bytes that were read from it ahead of time.
@@ -20,7 +22,7 @@ pub(crate) struct Io {
 #[derive(Debug)]
 enum Stream {
     Tcp(TcpStream),
-    ServerTls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    ServerTls(Box<tokio_rustls::server::TlsStream<Corked>>),
     ClientTls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
     /// A stream within an HTTP/2 connection.
     Tunnel(Box<Tunnel>),
@@ -61,6 +63,17 @@ impl Io {
         }
     }
 
+    /// What is written from now on goes out with the end, as far as it fits into one packet. To be shut down at once.
+    pub(crate) fn hold_for_end(&self) {
+        let stream = match &self.stream {
+            Stream::Tcp(stream) => stream,
+            Stream::ServerTls(stream) => stream.get_ref().0.tcp(),
+            Stream::ClientTls(_) | Stream::Tunnel(_) | Stream::Closed(_) => return,
+        };
+        // Failing costs a packet.
+        let _ = SockRef::from(stream).set_tcp_cork(true);
+    }
+
     /// Whether there is something to read, the end included. A byte of it may be lost. Of others than TCP nobody knows.
     pub(crate) fn has_input(&self) -> bool {
         let Stream::Tcp(stream) = &self.stream else {
@@ -92,8 +105,10 @@ impl From<TcpStream> for Io {
     }
 }
 
-impl From<tokio_rustls::server::TlsStream<TcpStream>> for Io {
-    fn from(stream: tokio_rustls::server::TlsStream<TcpStream>) -> Self {
+impl From<tokio_rustls::server::TlsStream<Corked>> for Io {
+    /// The handshake has ended.
+    fn from(mut stream: tokio_rustls::server::TlsStream<Corked>) -> Self {
+        stream.get_mut().0.uncork();
         Stream::ServerTls(Box::new(stream)).into()
     }
 }

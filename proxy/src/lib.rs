@@ -8,6 +8,7 @@
 mod admin;
 mod body;
 pub mod clock;
+mod corked;
 mod date;
 mod deadline;
 mod detect;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use bind::bind;
+pub(crate) use bind::tune;
 
 /// Listening sockets of one address and what its connections mean.
 #[derive(Debug)]

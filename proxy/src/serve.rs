@@ -188,8 +188,6 @@ fn begin(
         kind,
         limits,
     } = accepted;
-    // Small messages must not wait for the peer's acknowledgement of earlier ones.
-    let _ = stream.set_nodelay(true);
     let local = stream.local_addr().ok()?;
     let connection = Connection {
         direction: match kind {

@@ -198,13 +198,17 @@ impl Wire {
         data
     }
 
-    /// What waits is all that will ever be written: the end of TLS goes with it, not in a packet of its own.
+    /// What waits is all that will ever be written, and the end is said behind it at once: it goes with it, that of TLS as
+    /// well, not in packets of their own.
     pub(crate) fn end_with_this(&mut self) {
         self.last = true;
     }
 
     /// Sends all that waits.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.last && self.unsent.bytes() > 0 {
+            self.io.hold_for_end();
+        }
         while self.unsent.bytes() > 0 {
             self.unflushed = true;
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];

@@ -20,6 +20,7 @@ pub(crate) use listeners::Listeners;
 pub(crate) use tasks::Tasks;
 
 use crate::engine::{EngineError, Shared};
+use crate::listen::tune;
 use listeners::{Entrance, Followed};
 
 /// Runs the listeners on all workers until `shutdown`, then drains.
@@ -103,7 +104,10 @@ async fn attend(worker: usize, shared: Arc<Shared>, entrance: Entrance) {
     } = entrance;
     let tasks = Tasks::new(worker);
     let drain = CancellationToken::new();
-    let listeners = sockets.into_iter().map(tokio::net::TcpListener::from_std);
+    let listeners = sockets.into_iter().map(|socket| {
+        tune(&socket)?;
+        tokio::net::TcpListener::from_std(socket)
+    });
     let listeners: Vec<_> = match listeners.collect() {
         Ok(listeners) => listeners,
         Err(error) => {

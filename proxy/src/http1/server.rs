@@ -297,6 +297,10 @@ impl State {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(_) => return Poll::Ready(Err(Next::Closed)),
                 Poll::Pending => {
+                    // What the handshake left to say.
+                    if self.turn == 0 && ready_and_failed(self.wire.poll_flush(cx)) {
+                        return Poll::Ready(Err(Next::Closed));
+                    }
                     self.wire.rest();
                     ready!(self.deadline.poll(cx, wait, patience));
                     return Poll::Ready(Err(match wait {

@@ -3,13 +3,13 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// Connections that wait to be accepted; the kernel takes its own limit (net.core.somaxconn) where that is lower.
 const BACKLOG: i32 = 4096;
 
 /// What of an answer may wait in the kernel unsent: without it, a few hundred clients that read slowly make the kernel hold
-/// gigabytes, and every connection of the machine stalls then. Accepted sockets have it from those they came through.
+/// gigabytes, and every connection of the machine stalls then.
 const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 
 /// Opens `count` sockets for one address, among which the kernel spreads connections evenly (SO_REUSEPORT). An address
@@ -27,11 +27,19 @@ pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     }
     sockets.insert(0, first);
     let listening = sockets.into_iter().map(|socket| {
-        socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
+        tune(&socket)?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     });
     listening.collect()
+}
+
+/// What accepted sockets have, and take from the one that they came through, so that none costs a system call for it.
+pub(crate) fn tune<'a>(listening: impl Into<SockRef<'a>>) -> io::Result<()> {
+    let socket = listening.into();
+    // Small messages must not wait for the peer's acknowledgement of earlier ones.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,6 +85,17 @@ mod tests {
             taken += here;
         }
         assert_eq!(taken, clients.len());
+    }
+
+    #[test]
+    fn accepted_sockets_have_what_theirs_has() {
+        let sockets = bind(ANY, 1).unwrap();
+        let address = sockets[0].local_addr().unwrap();
+        let _client = TcpStream::connect(address).unwrap();
+        let (accepted, _) = sockets[0].accept().unwrap();
+        let accepted = SockRef::from(&accepted);
+        assert!(accepted.tcp_nodelay().unwrap());
+        assert_eq!(accepted.tcp_notsent_lowat().unwrap(), UNSENT_BYTES_MAX);
     }
 
     #[test]

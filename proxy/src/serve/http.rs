@@ -8,6 +8,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::{Connection, Serving, serve_http1, serve_http2};
+use crate::corked::Corked;
 use crate::detect::{Detected, Spoken, detect};
 use crate::io::Io;
 
@@ -65,12 +66,12 @@ const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 112];
 async fn handshake(
     connection: &Connection,
     stream: TcpStream,
-) -> Result<(Option<String>, TlsStream<TcpStream>), &'static str> {
+) -> Result<(Option<String>, TlsStream<Corked>), &'static str> {
     let failed = |error: std::io::Error| {
         tracing::debug!(client = %connection.client, %error, "TLS handshake failed");
         "handshake"
     };
-    let mut start = LazyConfigAcceptor::new(Acceptor::default(), stream)
+    let mut start = LazyConfigAcceptor::new(Acceptor::default(), Corked::new(stream))
         .await
         .map_err(failed)?;
     let name = start

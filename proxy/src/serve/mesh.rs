@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::{Connection, Direction, Peer, Serving, serve_http1, serve_http2};
+use crate::corked::Corked;
 use crate::failure::{Failure, Reason};
 use crate::head::Destination;
 use crate::headers::DESTINATION;
@@ -28,7 +29,7 @@ pub(super) async fn accept(mut connection: Connection, stream: TcpStream) -> Opt
     let Some(mesh) = connection.shared.mesh.load_full() else {
         return refused("no-certificate");
     };
-    let handshake = TlsAcceptor::from(mesh.server.clone()).accept(stream);
+    let handshake = TlsAcceptor::from(mesh.server.clone()).accept(Corked::new(stream));
     let patience = connection.limits.handshake_timeout;
     let stream = match tokio::time::timeout(patience, handshake).await {
         Ok(Ok(stream)) => stream,

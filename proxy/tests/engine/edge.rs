@@ -1,6 +1,8 @@
 //! Forwarding: what arrives, what comes back.
 
 use meshgate_proxy::{EngineOptions, ListenerLimits, Policy};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use std::io::Write as _;
 
 use crate::kit::{Act, Origin, Proxy, field, get, ok, read_message, service, soon, status_of};
 use tokio::io::AsyncWriteExt;
@@ -241,4 +243,29 @@ async fn a_connection_carries_only_so_many_requests() {
         assert_eq!((status_of(&answer), last), (200, number == 3), "{answer}");
     }
     assert_eq!(soon(read_message(&mut client, &mut buffer)).await, None);
+}
+
+/// A client that will not ask again is woken once: the end of the connection is in the packet of the answer.
+#[tokio::test]
+async fn the_end_of_the_connection_travels_with_the_last_answer() {
+    let both = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP;
+    for bytes in [0, 1024, 20 * 1024] {
+        let origin = Origin::start(ok(&"x".repeat(bytes))).await;
+        let proxy = Proxy::edge(service(&[&origin], Policy::default()));
+        // Were it in another one, it would be late in some of the rounds.
+        for round in 0..20 {
+            let address = proxy.address();
+            let asking = tokio::task::spawn_blocking(move || {
+                let mut stream = std::net::TcpStream::connect(address).unwrap();
+                stream.write_all(get("/").as_bytes()).unwrap();
+                let epoll = Epoll::new(EpollCreateFlags::empty()).unwrap();
+                epoll.add(&stream, EpollEvent::new(both, 0)).unwrap();
+                let mut events = [EpollEvent::empty()];
+                epoll.wait(&mut events, 20_000_u16).unwrap();
+                events[0].events()
+            });
+            let seen = asking.await.unwrap();
+            assert_eq!(seen, both, "{bytes} bytes, round {round}");
+        }
+    }
 }

@@ -11,6 +11,7 @@ use nix::sys::socket::getsockopt;
 use nix::{getsockopt_impl, sockopt_impl};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -258,6 +259,32 @@ fn segments(stream: &TlsStream<TcpStream>) -> u32 {
     getsockopt(stream.get_ref().0, TcpInfo)
         .unwrap()
         .tcpi_data_segs_in
+}
+
+/// The client that has shaken hands and asked in one breath is not woken for a ticket first.
+#[tokio::test]
+async fn the_ticket_travels_with_the_first_answer() {
+    let origin = Origin::start(ok("hello")).await;
+    let issued = issue(&["a.test"]);
+    let proxy = start(&origin, &[("a.test", &issued)]).await;
+    // The kernel holds the end of the handshake for the request, but not for longer than 200 ms.
+    for tries_left in (0..5).rev() {
+        let stream = TcpStream::connect(proxy.address()).await.unwrap();
+        SockRef::from(&stream).set_tcp_cork(true).unwrap();
+        let mut stream = handshake(stream, &[&issued], "a.test", &[]).await.unwrap();
+        let flight = segments(&stream);
+        let kept = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+        stream.write_all(kept).await.unwrap();
+        let tcp = SockRef::from(stream.get_ref().0);
+        tcp.set_tcp_cork(false).unwrap();
+        soon(read_message(&mut stream, &mut Vec::new()))
+            .await
+            .unwrap();
+        match segments(&stream) - flight {
+            1 => return,
+            more => assert!(tries_left > 0, "{more} segments"),
+        }
+    }
 }
 
 /// A packet of its own would wake the client once more.
