@@ -47,7 +47,8 @@ pub struct EngineOptions {
     /// Memory from which on new requests are answered 503; from an eighth more on, connections are closed at once. `None`:
     /// there is no end of it. See [`default_budget`](crate::memory::default_budget).
     pub memory_bytes_max: Option<u64>,
-    /// Has the allocator give back what it keeps, on the calling thread; asked before anybody is refused for memory.
+    /// Has the allocator give back what it keeps, on the calling thread; asked before anybody is refused for memory, and
+    /// when most of many connections are gone.
     pub reclaim: Option<fn()>,
     /// Port where endpoints with an identity take mTLS.
     pub mtls_port: u16,

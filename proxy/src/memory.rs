@@ -5,7 +5,7 @@
 //! leaves room for that, and for what the kernel keeps for the process: the bytes in sockets.
 //!
 //! An allocator keeps what was freed for a while, and looks again only when it is used, which a proxy that refuses hardly
-//! does: so before it refuses, it has the free memory given back.
+//! does: so before it refuses, and when most of many connections are gone, it has the free memory given back.
 //!
 //! What counts is read from the kernel, when something new comes and not more often than `FRESH_NS`: no accounting on
 //! anyone's path, no part of the process forgotten, nothing to do while nobody comes.
@@ -70,17 +70,24 @@ impl Memory {
         pressure(self.used(source, now), self.budget)
     }
 
+    /// What the calling thread's part of the allocator keeps.
+    pub(crate) fn give_back(&self) {
+        if let Some(reclaim) = self.reclaim {
+            reclaim();
+        }
+    }
+
     fn used(&self, source: &File, now: Time) -> u64 {
         let now = now.as_nanos().max(1);
         // One reads, and the others go on with what is known.
         if is_due(&self.read_at, now, FRESH_NS)
             && let Some(mut used) = anonymous_bytes(source)
         {
-            if let Some(reclaim) = self.reclaim
+            if self.reclaim.is_some()
                 && used >= self.budget
                 && is_due(&self.reclaimed_at, now, RECLAIM_EVERY_NS)
             {
-                reclaim();
+                self.give_back();
                 used = anonymous_bytes(source).unwrap_or(used);
             }
             self.used.store(used, Ordering::Relaxed);

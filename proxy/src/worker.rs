@@ -120,6 +120,7 @@ async fn attend(worker: usize, shared: Arc<Shared>, entrance: Entrance) {
         .map(|listener| door.accept(listener, &shared, &tasks, &drain));
     tokio::select! {
         _ = join_all(accepting) => {}
+        () = tasks.give_back(|| shared.memory.give_back()) => {}
         () = closed.cancelled() => {}
     }
     for listener in listeners {

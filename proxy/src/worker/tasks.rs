@@ -6,10 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::clock;
+
+/// When at least so many have been open, and all but an eighth are gone, what they held is given back.
+const MANY: usize = 512;
+/// Behind that: until then the last have let go of what they had, and whoever comes back at once has come.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// The tasks of one listener on one worker. They end at the drain's deadline at the latest.
 #[derive(Clone, Debug)]
@@ -22,6 +28,8 @@ struct Owned {
     connections: TaskTracker,
     /// How to end those that do not end by themselves.
     open: Mutex<Open>,
+    /// Most of many are gone.
+    emptied: Notify,
     /// Not waited for: connections to endpoints, reapers. They end with the worker's runtime.
     background: TaskTracker,
 }
@@ -31,6 +39,8 @@ struct Open {
     /// Of the next task.
     key: u64,
     handles: HashMap<u64, AbortHandle>,
+    /// So many were open at a time, since what was held was given back.
+    most: usize,
 }
 
 impl Tasks {
@@ -39,6 +49,7 @@ impl Tasks {
             worker,
             connections: TaskTracker::new(),
             open: Mutex::default(),
+            emptied: Notify::new(),
             background: TaskTracker::new(),
         }))
     }
@@ -64,6 +75,17 @@ impl Tasks {
         let task = clock::by_steps(task).map(move |()| drop(listed));
         let task = self.0.connections.spawn(task);
         open.handles.insert(key, task.abort_handle());
+        open.most = open.most.max(open.handles.len());
+    }
+
+    /// Has memory given back each time that most of many connections are gone. An allocator does so by itself only when
+    /// it is used, which it hardly is when nobody is left. Never returns.
+    pub(super) async fn give_back(&self, reclaim: impl Fn()) {
+        loop {
+            self.0.emptied.notified().await;
+            tokio::time::sleep(SETTLED).await;
+            reclaim();
+        }
     }
 
     /// Waits for the connections to end, and ends those that have not when `patience` does. How many those were.
@@ -94,7 +116,15 @@ struct Listed(Arc<Owned>, u64);
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        let handle = self.0.open().handles.remove(&self.1);
+        let mut open = self.0.open();
+        let handle = open.handles.remove(&self.1);
+        let left = open.handles.len();
+        if open.most >= MANY && left <= open.most / 8 {
+            open.most = left;
+            open.handles.shrink_to_fit();
+            self.0.emptied.notify_one();
+        }
+        drop(open);
         drop(handle);
     }
 }
@@ -102,7 +132,7 @@ impl Drop for Listed {
 #[cfg(test)]
 mod tests {
     use std::future::pending;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
 
@@ -111,6 +141,44 @@ mod tests {
     impl Drop for Sets {
         fn drop(&mut self) {
             self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_many_held_is_given_back_once() {
+        let tasks = Tasks::new(0);
+        let given_back = AtomicUsize::new(0);
+        let count = || {
+            given_back.fetch_add(1, Ordering::Relaxed);
+        };
+        let rounds = async {
+            for (most, left, expected) in [
+                (MANY - 1, 0, 0),
+                (MANY, MANY / 8 + 1, 0),
+                (MANY, MANY / 8, 1),
+                (MANY, 0, 2),
+                (MANY / 2, 0, 2),
+            ] {
+                let (go, gone) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+                for index in 0..most {
+                    let end = if index < left { &gone } else { &go }.clone();
+                    tasks.spawn_connection(async move { end.notified().await });
+                }
+                // Time passes here when all of them wait.
+                tokio::time::sleep(SETTLED).await;
+                go.notify_waiters();
+                tokio::time::sleep(10 * SETTLED).await;
+                let seen = given_back.load(Ordering::Relaxed);
+                assert_eq!(seen, expected, "{left} of {most} are left");
+                gone.notify_waiters();
+                tokio::time::sleep(10 * SETTLED).await;
+                given_back.store(expected, Ordering::Relaxed);
+                tasks.0.open().most = 0;
+            }
+        };
+        tokio::select! {
+            () = tasks.give_back(count) => {}
+            () = rounds => {}
         }
     }
 
