@@ -311,6 +311,36 @@ async fn the_end_travels_with_the_last_answer() {
     }
 }
 
+/// With TLS 1.2 the client waits for the end of the handshake, whoever speaks first behind it.
+#[tokio::test]
+async fn each_version_carries_each_protocol() {
+    let origin = Origin::start(ok("")).await;
+    let issued = issue(&["a.test"]);
+    let proxy = start(&origin, &[("a.test", &issued)]).await;
+    for version in rustls::ALL_VERSIONS {
+        for protocol in ["http/1.1", "h2"] {
+            let mut roots = RootCertStore::empty();
+            roots.add(issued.der.clone()).unwrap();
+            let mut config = trusting(roots, &[version]);
+            config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+            let stream = TcpStream::connect(proxy.address()).await.unwrap();
+            let name = ServerName::try_from("a.test").unwrap();
+            let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
+            let mut stream = soon(connecting).await.unwrap();
+            let status = if protocol == "h2" {
+                let mut client = Peer::new(stream, false);
+                client
+                    .say(&[PREFACE, &settings(&[]), &ask(1)].concat())
+                    .await;
+                client.answer(1).await.0
+            } else {
+                status_of(&say(&mut stream, &get("/")).await)
+            };
+            assert_eq!(status, 200, "{version:?}, {protocol}");
+        }
+    }
+}
+
 /// A client that comes back needs no second full handshake, whichever worker it meets.
 #[tokio::test]
 async fn sessions_are_resumed() {
