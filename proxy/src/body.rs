@@ -197,19 +197,24 @@ impl Replay {
         self.lock().kept_bytes_max = bytes_max;
     }
 
-    /// The body for another attempt; the former one's ends with an error. `None` when it cannot be sent again.
-    pub(crate) fn again(&self) -> Option<RequestBody> {
+    /// Whether all that was sent is kept, and can be sent again.
+    pub(crate) fn is_whole(&self) -> bool {
+        let state = self.lock();
+        !state.overflowed && state.failed.is_none()
+    }
+
+    /// The body for another attempt, if it [is whole](Self::is_whole). The former attempt has lost it: its body ends with
+    /// an error, and what it waits for with that.
+    pub(crate) fn again(&self) -> RequestBody {
         let mut state = self.lock();
-        if state.overflowed || state.failed.is_some() {
-            return None;
-        }
+        debug_assert!(!state.overflowed, "what was sent is not kept");
         state.attempt += 1;
-        Some(RequestBody::Stream {
+        RequestBody::Stream {
             replay: self.clone(),
             attempt: state.attempt,
             position: 0,
             trailers_sent: false,
-        })
+        }
     }
 
     /// Why the client's side failed, if it did.

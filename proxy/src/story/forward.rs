@@ -200,14 +200,16 @@ async fn attempts(
             Retry::Never => return outcome,
             Retry::Perhaps(kind, safety) => (kind, safety),
         };
-        let again = match &replay {
-            None => Some(RequestBody::Empty),
-            Some(replay) => replay.again(),
-        };
-        let permitted = policy.retries.permits(number, kind, safety) && request.upgrade.is_none();
-        let Some(next) = again.filter(|_| permitted && route.service.live().afford_retry(now()))
-        else {
+        let permitted = policy.retries.permits(number, kind, safety)
+            && request.upgrade.is_none()
+            && replay.as_ref().is_none_or(Replay::is_whole)
+            && route.service.live().afford_retry(now());
+        if !permitted {
             return outcome;
+        }
+        let next = match &replay {
+            None => RequestBody::Empty,
+            Some(replay) => replay.again(),
         };
         connection
             .shared

@@ -69,6 +69,29 @@ async fn an_early_answer_does_not_wait_for_the_body() {
     }
 }
 
+/// A refusal's words may come long after its head, and the request goes on meanwhile. Only another attempt would take the
+/// body away from this one, and there is none.
+#[tokio::test]
+async fn a_refusal_is_whole_however_much_of_the_body_was_kept() {
+    for status in [200, 413, 503] {
+        let (endpoint, proxy) = Endpoint::start().await;
+        let mut client = connect(proxy.address()).await;
+        let begin = post(CHUNKED, "5\r\nhello\r\n");
+        client.write_all(begin.as_bytes()).await.unwrap();
+        let mut server = endpoint.accept().await;
+        let mut sent = Vec::new();
+        read_until(&mut server, &mut sent, "hello\r\n").await;
+        let head = format!("HTTP/1.1 {status} X\r\nContent-Length: 3\r\n\r\n");
+        server.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        read_until(&mut client, &mut answer, "\r\n\r\n").await;
+        client.write_all(b"4\r\nmore\r\n").await.unwrap();
+        read_until(&mut server, &mut sent, "more\r\n").await;
+        server.write_all(b"all").await.unwrap();
+        read_until(&mut client, &mut answer, "all").await;
+    }
+}
+
 #[tokio::test]
 async fn an_answer_ends_with_the_body_that_it_waits_for() {
     // Both answered the head; then the body turns out to be none, or its sender leaves.
