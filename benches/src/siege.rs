@@ -221,11 +221,11 @@ impl Bench {
 
         let mut besiegers = Vec::new();
         for edge in &self.edges {
-            let force = match besiegers.is_empty() {
+            let by = match besiegers.is_empty() {
                 true => Besiege::ByAll,
                 false => Besiege::ByIdle,
             };
-            besiegers.push(Besieger::lay(&edge.peer.listens, edge.idle, force)?);
+            besiegers.push(Besieger::lay(&edge.peer.listens, edge.idle, by)?);
         }
         let during = self.measure(|figures| &mut figures.during)?;
         self.figures.busy_during.push(during.busy);

@@ -105,6 +105,7 @@ async fn attend(worker: usize, shared: Arc<Shared>, entrance: Entrance) {
     let tasks = Tasks::new(worker);
     let drain = CancellationToken::new();
     let listeners = sockets.into_iter().map(|socket| {
+        // Those that `bind` did not open, or an older process did, are not tuned yet.
         tune(&socket)?;
         tokio::net::TcpListener::from_std(socket)
     });

@@ -109,7 +109,7 @@ impl Report {
         )?;
         writeln!(
             f,
-            "| idle connections, in the end of each round | {} | {} | met |",
+            "| idle connections, of which 99 in 100 must stand in the end | {} | {} | met |",
             plan.idle, plan.idle
         )?;
         writeln!(

@@ -1,8 +1,9 @@
 //! Forwarding: what arrives, what comes back.
 
+use std::io::Write as _;
+
 use meshgate_proxy::{EngineOptions, ListenerLimits, Policy};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
-use std::io::Write as _;
 
 use crate::kit::{Act, Origin, Proxy, field, get, ok, read_message, service, soon, status_of};
 use tokio::io::AsyncWriteExt;

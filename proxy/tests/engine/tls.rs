@@ -64,11 +64,21 @@ async fn handshake(
     name: &str,
     alpn: &[&str],
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    handshake_by(rustls::ALL_VERSIONS, stream, trusted, name, alpn).await
+}
+
+async fn handshake_by(
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    stream: TcpStream,
+    trusted: &[&Issued],
+    name: &str,
+    alpn: &[&str],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     for issued in trusted {
         roots.add(issued.der.clone()).unwrap();
     }
-    let mut config = trusting(roots, rustls::ALL_VERSIONS);
+    let mut config = trusting(roots, versions);
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     TlsConnector::from(Arc::new(config))
@@ -319,14 +329,16 @@ async fn each_version_carries_each_protocol() {
     let proxy = start(&origin, &[("a.test", &issued)]).await;
     for version in rustls::ALL_VERSIONS {
         for protocol in ["http/1.1", "h2"] {
-            let mut roots = RootCertStore::empty();
-            roots.add(issued.der.clone()).unwrap();
-            let mut config = trusting(roots, &[version]);
-            config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
             let stream = TcpStream::connect(proxy.address()).await.unwrap();
-            let name = ServerName::try_from("a.test").unwrap();
-            let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
-            let mut stream = soon(connecting).await.unwrap();
+            let mut stream = soon(handshake_by(
+                &[version],
+                stream,
+                &[&issued],
+                "a.test",
+                &[protocol],
+            ))
+            .await
+            .unwrap();
             let status = if protocol == "h2" {
                 let mut client = Peer::new(stream, false);
                 client
