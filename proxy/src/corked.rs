@@ -20,7 +20,7 @@ pub(crate) struct Corked {
 /// More than this is sent at once; a flight of a handshake with a long chain has it.
 const HELD_BYTES_MAX: usize = 16 * 1024;
 /// So many pieces go into one system call.
-const SLICES_MAX: usize = 16;
+pub(crate) const SLICES_MAX: usize = 16;
 
 impl Corked {
     /// Before the handshake.
@@ -119,7 +119,12 @@ impl AsyncWrite for Corked {
                 return Poll::Ready(Ok(behind));
             }
         }
-        Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
+        let stream = Pin::new(&mut this.stream);
+        match bufs {
+            // Its system call is the cheaper one.
+            [one] => stream.poll_write(cx, one),
+            _ => stream.poll_write_vectored(cx, bufs),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,5 +1,7 @@
 //! TLS at both ends: certificates by server name for the edge, workload identity for the mesh.
 
+mod schedule;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -154,6 +156,9 @@ impl EdgeTls {
 /// for the one hash and not for the other, and the hash is a large part of a handshake.
 pub(crate) fn provider() -> CryptoProvider {
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    for suite in &mut provider.cipher_suites {
+        *suite = schedule::prepared(*suite);
+    }
     provider.cipher_suites.sort_by_key(|suite| {
         let hash = match suite {
             SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,

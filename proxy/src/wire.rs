@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 use tokio_util::io::poll_read_buf;
 
+use crate::corked::SLICES_MAX;
 use crate::io::Io;
 use crate::spare;
 use crate::stall::Stall;
@@ -278,8 +279,6 @@ impl Wire {
     }
 }
 
-/// So many pieces go into one system call.
-const SLICES_MAX: usize = 16;
 /// Text that was sent is dropped when it is so much.
 const SENT_BYTES_MAX: usize = 16 * 1024;
 

@@ -1,10 +1,13 @@
 //! Clients that ask in rounds: on every connection, or in every stream, at once; then they wait for all answers.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::origin::message_length;
 
@@ -14,6 +17,12 @@ pub(crate) enum Load {
         connections: u32,
         request: &'static str,
     },
+    Tls {
+        connections: u32,
+        request: &'static str,
+    },
+    /// Each request on a connection of its own, behind a full handshake.
+    Handshakes { request: &'static str },
     Http2 {
         connections: u32,
         streams: u32,
@@ -29,6 +38,13 @@ impl Load {
         }
     }
 
+    pub(crate) const fn tls(connections: u32, request: &'static str) -> Self {
+        Self::Tls {
+            connections,
+            request,
+        }
+    }
+
     pub(crate) const fn http2(connections: u32, streams: u32, path: &'static str) -> Self {
         Self::Http2 {
             connections,
@@ -38,12 +54,29 @@ impl Load {
     }
 
     /// Asks so many times in all.
-    pub(crate) fn run(&self, edge: SocketAddr, requests: u32) -> anyhow::Result<()> {
+    pub(crate) fn run(
+        &self,
+        edge: SocketAddr,
+        tls: &Arc<ClientConfig>,
+        requests: u32,
+    ) -> anyhow::Result<()> {
         match *self {
             Self::Http1 {
                 connections,
                 request,
-            } => http1(edge, connections, request, requests / connections),
+            } => {
+                let streams = (0..connections).map(|_| connect(edge)).collect();
+                http1(streams, request, requests / connections)
+            }
+            Self::Tls {
+                connections,
+                request,
+            } => {
+                let streams = (0..connections).map(|_| connect_tls(edge, tls)).collect();
+                http1(streams, request, requests / connections)
+            }
+            Self::Handshakes { request } => (0..requests)
+                .try_for_each(|_| http1(connect_tls(edge, tls).map(|s| vec![s]), request, 1)),
             Self::Http2 {
                 connections,
                 streams,
@@ -61,13 +94,28 @@ impl Load {
     }
 }
 
-fn http1(edge: SocketAddr, connections: u32, request: &str, rounds: u32) -> anyhow::Result<()> {
-    let mut streams = Vec::new();
-    for _ in 0..connections {
-        let stream = TcpStream::connect(edge).context("the edge")?;
-        stream.set_nodelay(true)?;
-        streams.push(stream);
-    }
+fn connect(edge: SocketAddr) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect(edge).context("the edge")?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Shakes hands with the first request.
+fn connect_tls(
+    edge: SocketAddr,
+    tls: &Arc<ClientConfig>,
+) -> anyhow::Result<StreamOwned<ClientConnection, TcpStream>> {
+    let name = ServerName::try_from("h777.bench.test")?;
+    let session = ClientConnection::new(tls.clone(), name)?;
+    Ok(StreamOwned::new(session, connect(edge)?))
+}
+
+fn http1<S: Read + Write>(
+    streams: anyhow::Result<Vec<S>>,
+    request: &str,
+    rounds: u32,
+) -> anyhow::Result<()> {
+    let mut streams = streams?;
     let mut answer = Vec::new();
     for _ in 0..rounds {
         for stream in &mut streams {
@@ -80,7 +128,7 @@ fn http1(edge: SocketAddr, connections: u32, request: &str, rounds: u32) -> anyh
     Ok(())
 }
 
-fn read_answer(stream: &mut TcpStream, answer: &mut Vec<u8>) -> anyhow::Result<()> {
+fn read_answer(stream: &mut impl Read, answer: &mut Vec<u8>) -> anyhow::Result<()> {
     answer.clear();
     let mut piece = [0; 16 * 1024];
     while message_length(answer).is_none_or(|length| answer.len() < length) {

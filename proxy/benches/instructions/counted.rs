@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 
@@ -22,7 +23,11 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn start(side: Side, origin: SocketAddr) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        side: Side,
+        origin: SocketAddr,
+        certificate: &Path,
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let program = std::env::current_exe().context("the path of this program")?;
         let mut process = Command::new("valgrind")
@@ -34,9 +39,11 @@ impl Engine {
             .arg(program)
             .arg(match side {
                 Side::Edge => "serve",
+                Side::EdgeTls => "serve-tls",
                 Side::Outbound => "serve-outbound",
             })
             .arg(origin.to_string())
+            .args((side == Side::EdgeTls).then_some(certificate))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

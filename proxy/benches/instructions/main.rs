@@ -10,15 +10,18 @@ mod client;
 mod counted;
 mod origin;
 mod site;
+mod tls;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 
 use crate::client::Load;
 use crate::counted::Engine;
 use crate::origin::Origin;
+use crate::tls::Issued;
 
 /// As in the product.
 #[global_allocator]
@@ -36,6 +39,7 @@ struct Workload {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Edge,
+    EdgeTls,
     /// A sidecar, towards other services.
     Outbound,
 }
@@ -54,9 +58,10 @@ const BROWSER: &str = "GET /1k?id=7 HTTP/1.1\r\n\
     Upgrade-Insecure-Requests: 1\r\n\
     Priority: u=0, i\r\n\r\n";
 const LARGE: &str = "GET /64k HTTP/1.1\r\nHost: h777.bench.test\r\n\r\n";
+const LAST: &str = "GET /1k HTTP/1.1\r\nHost: h777.bench.test\r\nConnection: close\r\n\r\n";
 const POST: &str = "POST /1k HTTP/1.1\r\nHost: h777.bench.test\r\nContent-Length: 26\r\n\r\nabcdefghijklmnopqrstuvwxyz";
 
-const WORKLOADS: [Workload; 8] = [
+const WORKLOADS: [Workload; 10] = [
     Workload {
         name: "edge, HTTP/1, 1 KiB, 32 connections",
         side: Side::Edge,
@@ -88,6 +93,18 @@ const WORKLOADS: [Workload; 8] = [
         requests: 800,
     },
     Workload {
+        name: "edge, HTTP/1 in TLS 1.3, 1 KiB, 32 connections",
+        side: Side::EdgeTls,
+        load: Load::tls(32, SMALL),
+        requests: 3200,
+    },
+    Workload {
+        name: "edge, TLS 1.3 handshake and one request, 1 KiB",
+        side: Side::EdgeTls,
+        load: Load::Handshakes { request: LAST },
+        requests: 200,
+    },
+    Workload {
         name: "edge, HTTP/2 to HTTP/1, 1 KiB, 2 connections with 10 streams",
         side: Side::Edge,
         load: Load::http2(2, 10, "/1k"),
@@ -116,13 +133,18 @@ fn main() -> anyhow::Result<()> {
         .collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["serve", origin] => site::serve(Side::Edge, address(origin)?),
-        ["serve-outbound", origin] => site::serve(Side::Outbound, address(origin)?),
+        ["serve", origin] => site::serve(Side::Edge, address(origin)?, None),
+        ["serve-outbound", origin] => site::serve(Side::Outbound, address(origin)?, None),
+        ["serve-tls", origin, certificate] => {
+            let certificate = Path::new(certificate);
+            site::serve(Side::EdgeTls, address(origin)?, Some(certificate))
+        }
         ["origin"] => origin::serve_alone(),
         [] => count(""),
         ["--only", part] => count(part),
         _ => bail!(
-            "usage: instructions [--only PART-OF-A-NAME | serve ORIGIN | serve-outbound ORIGIN | origin]"
+            "usage: instructions [--only PART-OF-A-NAME | serve ORIGIN | serve-outbound ORIGIN | serve-tls ORIGIN FOLDER | \
+             origin]"
         ),
     }
 }
@@ -135,6 +157,7 @@ fn address(text: &str) -> anyhow::Result<SocketAddr> {
 /// Prints a table of the workloads whose names have this in them.
 fn count(part: &str) -> anyhow::Result<()> {
     let origin = Origin::start()?;
+    let certificate = Issued::new()?;
     let mut out = std::io::stdout();
     writeln!(out, "| Workload | instructions a request |\n|---|---:|")?;
     for workload in WORKLOADS
@@ -142,8 +165,10 @@ fn count(part: &str) -> anyhow::Result<()> {
         .filter(|workload| workload.name.contains(part))
     {
         let spent = |requests: u32| -> anyhow::Result<u64> {
-            let engine = Engine::start(workload.side, origin.address)?;
-            workload.load.run(engine.address, requests)?;
+            let engine = Engine::start(workload.side, origin.address, certificate.folder())?;
+            workload
+                .load
+                .run(engine.address, &certificate.client, requests)?;
             engine.stop()
         };
         let (once, twice) = (spent(workload.requests)?, spent(2 * workload.requests)?);

@@ -2,9 +2,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use meshgate_proxy::tls::Certificates;
 use meshgate_proxy::{
     EndpointSpec, Engine, EngineOptions, Listener, ListenerKind, ListenerLimits,
     OriginalDestination, Policy, Protocol, RecordFormat, Rule, Service, ServiceSpec, Services,
@@ -13,7 +15,7 @@ use meshgate_proxy::{
 use meshgate_routing::route::{HostName, HostRules, PathKind, PathMatch, RouteTable};
 use tokio_util::sync::CancellationToken;
 
-use crate::Side;
+use crate::{Side, tls};
 
 const HOSTS: usize = 1000;
 /// The Service's address, as an application knows it.
@@ -21,18 +23,26 @@ const CLUSTER_ADDRESS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 96, 0, 7)), 80);
 
 /// Serves on a port that is the first line of output, until the input ends. Records follow.
-pub(crate) fn serve(side: Side, origin: SocketAddr) -> anyhow::Result<()> {
+pub(crate) fn serve(
+    side: Side,
+    origin: SocketAddr,
+    certificate: Option<&Path>,
+) -> anyhow::Result<()> {
     let engine = Engine::new(EngineOptions {
         record: Some(RecordFormat::Json),
         ..EngineOptions::default()
     })?;
-    engine.swap(site(origin)?);
+    engine.swap(Snapshot {
+        certificates: certificate.map_or_else(|| Ok(Certificates::default()), tls::certificates)?,
+        ..site(origin)?
+    });
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("the engine's port")?;
     let mut out = std::io::stdout();
     writeln!(out, "{}", socket.local_addr()?)?;
     out.flush()?;
     let (kind, limits) = match side {
         Side::Edge => (ListenerKind::EdgeHttp, ListenerLimits::default()),
+        Side::EdgeTls => (ListenerKind::EdgeHttps, ListenerLimits::default()),
         Side::Outbound => {
             let destination = OriginalDestination::Fixed(CLUSTER_ADDRESS);
             (ListenerKind::Outbound(destination), ListenerLimits::mesh())
