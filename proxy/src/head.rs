@@ -52,6 +52,16 @@ impl Request {
         &self.target[..self.path_end]
     }
 
+    /// The first parameter of this name in the query, as sent.
+    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
+        let query = self.target[self.path_end..].strip_prefix('?')?;
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs
+            .filter(|(found, _)| *found == name)
+            .map(|(_, value)| value)
+            .next()
+    }
+
     pub(crate) fn is_grpc(&self) -> bool {
         is_grpc(&self.fields)
     }

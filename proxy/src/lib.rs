@@ -49,6 +49,8 @@ pub use engine::{Engine, EngineError, EngineOptions, UnknownDestination};
 pub use failure::{Failure, Limited, Reason, Retry, Side, Step};
 pub use listen::{Listener, ListenerKind, ListenerLimits, OriginalDestination};
 pub use record::RecordFormat;
-pub use service::{EndpointSpec, Limits, Policy, Protocol, ProxyProtocol, Service, ServiceSpec};
+pub use service::{
+    EndpointSpec, HashCookie, HashOn, Limits, Policy, Protocol, ProxyProtocol, Service, ServiceSpec,
+};
 pub use snapshot::{Rule, Services, Snapshot, Target, Workload};
 pub use tls::MeshTls;

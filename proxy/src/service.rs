@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshgate_routing::WorkloadId;
-use meshgate_routing::upstream::{Algorithm, BreakerPolicy, RetryPolicy};
+use meshgate_routing::upstream::{Algorithm, BreakerPolicy, RetryPolicy, Ring};
 
 pub(crate) use gate::{Gate, GateRefusal, Pass};
 pub(crate) use live::{EndpointLive, NoPick, Picked, ServiceLive};
@@ -64,6 +64,8 @@ pub struct EndpointSpec {
 pub struct Policy {
     /// Choice of the endpoint.
     pub algorithm: Algorithm,
+    /// The key of [`Algorithm::ConsistentHash`].
+    pub hash_on: Option<HashOn>,
     /// To a connection, handshake included.
     pub connect_timeout: Duration,
     /// From the request to the end of the response head, all attempts; `None`: unlimited.
@@ -80,6 +82,29 @@ pub struct Policy {
     pub limits: Limits,
     /// Connections to endpoints outside the mesh begin with a header that tells the client; none is shared by clients then.
     pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// What of a request is its key for consistent hashing. Requests without it go by load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashOn {
+    /// The first line of a field.
+    Header(Box<str>),
+    /// A cookie.
+    Cookie(HashCookie),
+    /// The client's address. TCP connections have no other key.
+    ClientAddress,
+    /// The first parameter of this name in the query.
+    Query(Box<str>),
+}
+
+/// A cookie that is a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HashCookie {
+    /// A token (RFC 6265 §4.1.1).
+    pub name: Box<str>,
+    /// Clients without the cookie are given one that lasts so long; zero: for the browser's session. `None`: they are given
+    /// none.
+    pub ttl: Option<Duration>,
 }
 
 /// Versions of the PROXY protocol.
@@ -125,6 +150,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             algorithm: Algorithm::default(),
+            hash_on: None,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Some(Duration::from_secs(300)),
             per_try_timeout: None,
@@ -147,6 +173,8 @@ impl Default for Policy {
 pub struct Service {
     spec: ServiceSpec,
     endpoints: Vec<Endpoint>,
+    /// With consistent hashing.
+    ring: Option<Arc<Ring>>,
     live: Arc<ServiceLive>,
 }
 
@@ -192,6 +220,7 @@ impl Service {
             }
         }
         Self {
+            ring: ring(&spec, previous),
             spec,
             endpoints,
             live,
@@ -239,6 +268,17 @@ impl Service {
     pub(crate) fn live(&self) -> &Arc<ServiceLive> {
         &self.live
     }
+}
+
+/// The ring of a service, if it has one: the previous one while the endpoints are the same.
+fn ring(spec: &ServiceSpec, previous: Option<&Service>) -> Option<Arc<Ring>> {
+    if spec.policy.algorithm != Algorithm::ConsistentHash {
+        return None;
+    }
+    let addresses = || spec.endpoints.iter().map(|endpoint| endpoint.address);
+    let kept = previous.and_then(|previous| previous.ring.clone());
+    kept.filter(|ring| ring.is_of(addresses()))
+        .or_else(|| Some(Arc::new(Ring::new(addresses()))))
 }
 
 impl Endpoint {

@@ -3,6 +3,7 @@
 //! identify → route → permit → pick → forward → record. What differs between the ways in is decided by
 //! [`Direction`](crate::serve::Direction) within a step; the order never changes.
 
+mod affinity;
 mod forward;
 mod identify;
 mod permit;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use meshgate_codec::Method;
 
+pub(crate) use affinity::Affinity;
 pub(crate) use identify::parse_destination;
 pub(crate) use permit::permit_tcp;
 pub(crate) use received::Received;

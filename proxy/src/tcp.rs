@@ -21,7 +21,7 @@ use crate::record::Exchange;
 use crate::reply::{self, Manner};
 use crate::serve::{Connection, serve_http1, serve_http2};
 use crate::service::{NoPick, Pass, Picked};
-use crate::story::{Route, permit_tcp, route_tcp};
+use crate::story::{Affinity, Route, permit_tcp, route_tcp};
 use crate::upstream::{Dialer, Inside, tunnel};
 use relay::{Relayed, relay};
 
@@ -106,11 +106,13 @@ async fn connect(
     exchange: &mut Exchange,
 ) -> Result<Upstream, Failure> {
     let policy = route.service.policy();
+    let affinity = Affinity::of_connection(connection, policy.hash_on.as_ref());
     let mut tried = Vec::new();
     loop {
+        let begun = now();
         let picked = match route.endpoint {
             Some(index) => route.service.pick_this(index),
-            None => route.service.pick(&tried, now(), chance()),
+            None => route.service.pick(&tried, affinity.key(), now(), chance()),
         };
         let picked = picked.map_err(|none| no_endpoint(route, none))?;
         tried.push(picked.index);
@@ -127,7 +129,7 @@ async fn connect(
         };
         let failure = match reached {
             Ok(io) => {
-                route.service.succeeded(&picked);
+                route.service.succeeded(&picked, begun);
                 return Ok(Upstream {
                     io,
                     idle: policy.idle_timeout,
@@ -137,7 +139,7 @@ async fn connect(
             }
             Err(failure) => failure,
         };
-        route.service.failed(&picked, now(), chance());
+        route.service.failed(&picked, begun, now(), chance());
         let again = matches!(failure.retry, Retry::Perhaps(kind, safety)
             if policy.retries.permits(tried.len() as u32, kind, safety))
             && tried.len() < route.service.endpoints().len();

@@ -73,9 +73,9 @@ pub struct LoadBalancing {
     /// The rule.
     #[serde(default)]
     pub algorithm: Algorithm,
-    /// What ConsistentHash hashes. Not enforced yet.
+    /// What ConsistentHash hashes.
     #[serde(default)]
-    pub hash: Option<Reserved>,
+    pub hash: Option<HashKey>,
     /// Ramp-up of new endpoints. Not enforced yet.
     #[serde(default)]
     pub slow_start: Option<Reserved>,
@@ -90,14 +90,34 @@ pub enum Algorithm {
     /// The less loaded of two random endpoints.
     #[default]
     LeastRequest,
-    /// Not enforced yet: LeastRequest.
+    /// The one of two random endpoints where a request takes less time.
     PeakEwma,
     /// In turn.
     RoundRobin,
     /// Any.
     Random,
-    /// Not enforced yet: LeastRequest.
+    /// The same one for the same key.
     ConsistentHash,
+}
+
+/// What ConsistentHash hashes; requests without it go by load.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HashKey {
+    /// A request header's value.
+    Header(String),
+    /// A cookie.
+    Cookie {
+        /// Its name.
+        name: String,
+        /// Clients without it are given one for so long; zero: for the browser's session; absent: they are given none.
+        #[serde(default)]
+        ttl: Option<GatewayDuration>,
+    },
+    /// The client's address.
+    ClientAddress {},
+    /// A parameter of the query.
+    Query(String),
 }
 
 /// How long things may take; zero = no limit.

@@ -71,7 +71,7 @@ pub(crate) enum Object {
     IngressClass(IngressClass),
     Secret(Secret),
     RateLimitPolicy(RateLimitPolicy),
-    BackendPolicy(BackendPolicy),
+    BackendPolicy(Box<BackendPolicy>),
     AccessPolicy(AccessPolicy),
 }
 

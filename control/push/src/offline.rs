@@ -96,7 +96,10 @@ impl Manifest {
                 object
             )?))),
             "RateLimitPolicy" => Some(Object::RateLimitPolicy(Policy::new(meta(), &dynamic.data))),
-            "BackendPolicy" => Some(Object::BackendPolicy(Policy::new(meta(), &dynamic.data))),
+            "BackendPolicy" => {
+                let policy = Policy::new(meta(), &dynamic.data);
+                Some(Object::BackendPolicy(Box::new(policy)))
+            }
             _ => Some(Object::AccessPolicy(Policy::new(meta(), &dynamic.data))),
         };
         let id = ObjectId {

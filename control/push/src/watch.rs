@@ -111,10 +111,10 @@ pub(crate) fn start(
         Kind::BackendPolicy,
         changes.clone(),
         |policy: DynamicObject| {
-            Some(Object::BackendPolicy(Policy::new(
+            Some(Object::BackendPolicy(Box::new(Policy::new(
                 Meta::from(&policy.metadata),
                 &policy.data,
-            )))
+            ))))
         },
     )));
     let all =

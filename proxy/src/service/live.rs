@@ -2,16 +2,18 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use meshgate_routing::Time;
 use meshgate_routing::upstream::breaker::{Change, Condition};
-use meshgate_routing::upstream::pick::Class;
+use meshgate_routing::upstream::pick::{Algorithm, Class, cost};
 use meshgate_routing::upstream::{
-    Breaker, BreakerPolicy, Candidate, EjectionBook, Pick, RetryBudget, pick,
+    Breaker, BreakerPolicy, Candidate, EjectionBook, Latency, Pick, RetryBudget, pick,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{Endpoint, Gate, Policy, Service};
+use crate::clock;
 use crate::upstream::Pool;
 
 /// State of a service.
@@ -35,6 +37,10 @@ pub(crate) struct EndpointLive {
     /// Mirrors `breaker` as well, so that a success after a success takes no lock.
     failures: AtomicU32,
     breaker: Mutex<Breaker>,
+    /// With [`Algorithm::PeakEwma`].
+    latency: Mutex<Latency>,
+    /// Nanoseconds of [`Time`] until which the endpoint asked to be left alone.
+    paused_until: AtomicU64,
     pub(crate) pool: Pool,
     /// Cancelled when the endpoint leaves its service: whoever still tries to connect need not go on.
     pub(crate) gone: CancellationToken,
@@ -105,8 +111,16 @@ impl ServiceLive {
 }
 
 impl Service {
-    /// Chooses an endpoint for an attempt; those in `tried` only when nothing better is left.
-    pub(crate) fn pick(&self, tried: &[usize], now: Time, chance: u64) -> Result<Picked, NoPick> {
+    /// Chooses an endpoint for an attempt, by a key if the service has a ring and the request one; those in `tried` only
+    /// when nothing better is left.
+    pub(crate) fn pick(
+        &self,
+        tried: &[usize],
+        key: Option<&[u8]>,
+        now: Time,
+        chance: u64,
+    ) -> Result<Picked, NoPick> {
+        let algorithm = self.policy().algorithm;
         let turn = self.live.turn.fetch_add(1, Ordering::Relaxed);
         let mut lost_probes: Vec<usize> = Vec::new();
         loop {
@@ -120,12 +134,16 @@ impl Service {
                     class = Class::Tried;
                 }
                 Candidate {
-                    load: endpoint.live().in_flight.load(Ordering::Relaxed),
+                    cost: endpoint.live().cost(algorithm, now),
                     class,
                 }
             };
             let count = self.endpoints.len();
-            let index = match pick(self.policy().algorithm, count, candidate, turn, chance) {
+            let picked = match (&self.ring, key) {
+                (Some(ring), Some(key)) => ring.pick(key, candidate, chance),
+                _ => pick(algorithm, count, candidate, turn, chance),
+            };
+            let index = match picked {
                 Pick::Endpoint(index) => index,
                 Pick::Empty => return Err(NoPick::Empty),
                 Pick::AllEjected => return Err(NoPick::AllEjected),
@@ -147,8 +165,12 @@ impl Service {
     }
 
     /// An exchange with an endpoint went well.
-    pub(crate) fn succeeded(&self, picked: &Picked) -> Change {
+    pub(crate) fn succeeded(&self, picked: &Picked, begun: Time) -> Change {
         let live = picked.endpoint.live();
+        if self.policy().algorithm == Algorithm::PeakEwma {
+            let now = clock::now();
+            lock(&live.latency).answered(now.since(begun), now);
+        }
         let clean = live.failures.load(Ordering::Acquire) == 0
             && live.ejected_until.load(Ordering::Acquire) == 0;
         if clean {
@@ -162,8 +184,11 @@ impl Service {
     }
 
     /// An exchange with an endpoint failed.
-    pub(crate) fn failed(&self, picked: &Picked, now: Time, chance: u64) -> Change {
+    pub(crate) fn failed(&self, picked: &Picked, begun: Time, now: Time, chance: u64) -> Change {
         let live = picked.endpoint.live();
+        if self.policy().algorithm == Algorithm::PeakEwma {
+            lock(&live.latency).failed(now.since(begun), now);
+        }
         if !self
             .endpoints
             .iter()
@@ -191,7 +216,27 @@ impl Endpoint {
     }
 }
 
+/// However long an endpoint wants to be left alone.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
 impl EndpointLive {
+    /// It answered that it has too much to do.
+    pub(crate) fn pause(&self, now: Time, pause: Duration) {
+        let until = now + pause.min(PAUSE_MAX);
+        self.paused_until
+            .fetch_max(until.as_nanos(), Ordering::Relaxed);
+    }
+
+    fn cost(&self, algorithm: Algorithm, now: Time) -> u64 {
+        let in_flight = self.in_flight.load(Ordering::Relaxed);
+        let requests = match algorithm {
+            Algorithm::PeakEwma => lock(&self.latency).cost(in_flight, now),
+            _ => u64::from(in_flight) + 1,
+        };
+        let is_paused = now.as_nanos() < self.paused_until.load(Ordering::Relaxed);
+        cost(requests, is_paused)
+    }
+
     fn claim_probe(&self, policy: &BreakerPolicy, now: Time) -> bool {
         let mut breaker = lock(&self.breaker);
         let claimed = breaker.probe(policy, now);

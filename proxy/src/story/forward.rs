@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use meshgate_codec::http1::strip_hop_by_hop;
@@ -11,7 +11,7 @@ use meshgate_routing::Time;
 use meshgate_routing::upstream::breaker::Change;
 use meshgate_routing::upstream::{FailureKind, Safety};
 
-use super::{Answer, Route};
+use super::{Affinity, Answer, Route};
 use crate::body::{BodyError, Replay, RequestBody, ResponseBody};
 use crate::clock::{self, Moment, chance, now};
 use crate::deadline::Deadline;
@@ -37,6 +37,7 @@ pub(super) async fn forward(
     let policy = route.service.policy();
     let (place, begun) = enter(connection, &route.service, begun).await?;
     route.service.live().count_request(begun.time);
+    let affinity = Affinity::of(connection, request, policy.hash_on.as_ref());
     let patience = match connection.direction {
         Direction::Edge => policy.request_timeout.or(Some(EDGE_REQUEST_TIMEOUT)),
         Direction::Outbound | Direction::Inbound => policy.request_timeout,
@@ -44,7 +45,7 @@ pub(super) async fn forward(
     let answer = {
         let attempts = attempts(
             connection,
-            route,
+            (route, &affinity),
             request,
             exchange,
             (Arc::new(place), begun.time),
@@ -71,7 +72,10 @@ pub(super) async fn forward(
             let why = "the endpoint did not agree to change the protocol";
             Err(upstream::malformed(why.into()))
         }
-        Upgraded::No(response) => Ok(Answer::Response(response)),
+        Upgraded::No(mut response) => {
+            affinity.introduce(&mut response.fields);
+            Ok(Answer::Response(response))
+        }
         Upgraded::Yes {
             head,
             upstream,
@@ -79,7 +83,8 @@ pub(super) async fn forward(
         } => match upgrade {
             Some(protocol) => {
                 let idle = policy.idle_timeout;
-                let (response, protocol) = agreement(head, protocol, proof)?;
+                let (mut response, protocol) = agreement(head, protocol, proof)?;
+                affinity.introduce(&mut response.fields);
                 let switch = Switch {
                     protocol,
                     upstream,
@@ -169,7 +174,7 @@ fn chosen(offered: &str, said: &[u8]) -> Option<Box<str>> {
 /// Attempt after attempt, until one is good enough or the last.
 async fn attempts(
     connection: &Connection,
-    route: &Route,
+    (route, affinity): (&Route, &Affinity),
     request: &mut Request,
     exchange: &mut Exchange,
     (place, mut moment): (Arc<Place>, Time),
@@ -186,7 +191,7 @@ async fn attempts(
     loop {
         let route = renewed.as_ref().unwrap_or(route);
         number += 1;
-        let picked = pick(route, &tried, moment)?;
+        let picked = pick(route, affinity, &tried, moment)?;
         exchange.attempt(picked.endpoint.address(), &picked.endpoint.spec().pod);
         let wire = wire_to(&picked, route);
         exchange.sending(wire, &mut request.fields);
@@ -195,7 +200,7 @@ async fn attempts(
         if let Some(error) = replay.as_ref().and_then(Replay::client_failed) {
             return Err(client_failed(error));
         }
-        report(connection, route, &picked, &outcome);
+        report(connection, route, (&picked, moment), &outcome);
         let (kind, safety) = match retry_of(&outcome, wire) {
             Retry::Never => return outcome,
             Retry::Perhaps(kind, safety) => (kind, safety),
@@ -254,10 +259,15 @@ fn same_endpoints(old: &Service, indices: &[usize], new: &Service) -> Vec<usize>
     indices.iter().filter_map(find).collect()
 }
 
-fn pick(route: &Route, tried: &[usize], moment: Time) -> Result<Picked, Failure> {
+fn pick(
+    route: &Route,
+    affinity: &Affinity,
+    tried: &[usize],
+    moment: Time,
+) -> Result<Picked, Failure> {
     let picked = match route.endpoint {
         Some(index) => route.service.pick_this(index),
-        None => route.service.pick(tried, moment, chance()),
+        None => route.service.pick(tried, affinity.key(), moment, chance()),
     };
     picked.map_err(|none| {
         let name = route.service.name();
@@ -340,20 +350,27 @@ fn never_arrived(response: &Response) -> bool {
         && reason.is_some_and(|reason| reason.starts_with(unreached))
 }
 
-/// Tells the breaker. Its own limits and the client's faults say nothing about an endpoint.
+/// Tells the breaker and the balancer. Its own limits and the client's faults say nothing about an endpoint.
 fn report(
     connection: &Connection,
     route: &Route,
-    picked: &Picked,
+    (picked, begun): (&Picked, Time),
     outcome: &Result<Upgraded, Failure>,
 ) {
+    let service = &route.service;
     let change = match outcome {
         Ok(Upgraded::No(response)) if response.status.as_u16() >= 500 => {
-            route.service.failed(picked, now(), chance())
+            service.failed(picked, begun, now(), chance())
         }
-        Ok(_) => route.service.succeeded(picked),
+        Ok(Upgraded::No(response)) if response.status == StatusCode::TOO_MANY_REQUESTS => {
+            if let Some(pause) = asked_pause(response) {
+                picked.endpoint.live().pause(now(), pause);
+            }
+            service.succeeded(picked, begun)
+        }
+        Ok(_) => service.succeeded(picked, begun),
         Err(failure) if failure.side == Side::Upstream => {
-            route.service.failed(picked, now(), chance())
+            service.failed(picked, begun, now(), chance())
         }
         Err(_) => Change::None,
     };
@@ -368,6 +385,18 @@ fn report(
         Change::Returned => {
             tracing::info!(service = %name, endpoint = %address, "endpoint taken back");
             connection.shared.metrics.upstream(name, "returned");
+        }
+    }
+}
+
+/// For how long an answer asks to be left alone: seconds, or until a date (RFC 9110 §10.2.3).
+fn asked_pause(response: &Response) -> Option<Duration> {
+    let said = std::str::from_utf8(response.fields.get(Known::RetryAfter)?).ok()?;
+    match said.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => {
+            let date = httpdate::parse_http_date(said).ok()?;
+            date.duration_since(SystemTime::now()).ok()
         }
     }
 }

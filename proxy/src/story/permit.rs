@@ -163,7 +163,7 @@ async fn within(
 }
 
 /// The edge wrote the client's address when it introduced the request; elsewhere it is the connection's.
-fn client_address(request: &Request, connection: &Connection) -> std::net::IpAddr {
+pub(super) fn client_address(request: &Request, connection: &Connection) -> std::net::IpAddr {
     request
         .fields
         .get(Known::XRealIp)

@@ -1,6 +1,7 @@
 //! Which endpoint: all of them, the new ones at once, the gone ones never, the leaving ones last.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use meshgate_proxy::{Policy, Services, Snapshot};
 use meshgate_routing::upstream::Algorithm;
@@ -8,7 +9,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::kit::{
-    Origin, Proxy, endpoint, everything_to, ok, read_message, service, service_of, soon, status_of,
+    Act, Origin, Proxy, endpoint, everything_to, ok, read_message, service, service_of, soon,
+    status_of,
 };
 
 #[tokio::test]
@@ -22,6 +24,8 @@ async fn every_algorithm_reaches_every_endpoint() {
         Algorithm::LeastRequest,
         Algorithm::RoundRobin,
         Algorithm::Random,
+        // Without a key.
+        Algorithm::ConsistentHash,
     ] {
         let policy = Policy {
             algorithm,
@@ -36,6 +40,61 @@ async fn every_algorithm_reaches_every_endpoint() {
         for (origin, before) in origins.iter().zip(before) {
             assert!(origin.seen().len() > before, "{algorithm:?}");
         }
+    }
+}
+
+/// What was slow once is not asked again while others are quick.
+#[tokio::test]
+async fn a_slow_endpoint_is_avoided_by_its_latency() {
+    let late = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned();
+    let slow = Origin::start(Act::SayLate(Duration::from_millis(500), late)).await;
+    let quick = Origin::start(ok("")).await;
+    let policy = Policy {
+        algorithm: Algorithm::PeakEwma,
+        ..Policy::default()
+    };
+    let proxy = Proxy::edge(service(&[&slow, &quick], policy));
+    for _ in 0..40 {
+        assert_eq!(status_of(&proxy.get("/").await), 200);
+    }
+    // Nothing is known of either at first.
+    assert!(
+        (1..=2).contains(&slow.seen().len()),
+        "{}",
+        slow.seen().len()
+    );
+}
+
+/// 429 with Retry-After weighs, and is no failure (RFC 9110 §10.2.3); without it, it says nothing of later requests.
+#[tokio::test]
+async fn an_endpoint_that_asks_for_a_pause_gets_one() {
+    let check = async |retry_after: &str, asked: std::ops::RangeInclusive<usize>| {
+        let busy = format!("HTTP/1.1 429 X\r\nContent-Length: 0\r\n{retry_after}\r\n");
+        let (busy, free) = (
+            Origin::start(Act::Say(busy)).await,
+            Origin::start(ok("")).await,
+        );
+        let proxy = Proxy::edge(service(&[&busy, &free], Policy::default()));
+        let mut answers = Vec::new();
+        for _ in 0..60 {
+            answers.push(status_of(&proxy.get("/").await));
+        }
+        let count = busy.seen().len();
+        assert!(asked.contains(&count), "{retry_after:?}: {count}");
+        assert_eq!(
+            answers.iter().filter(|status| **status == 429).count(),
+            count
+        );
+    };
+    check("Retry-After: 30\r\n", 1..=1).await;
+    check("Retry-After: Fri, 31 Dec 2100 23:59:59 GMT\r\n", 1..=1).await;
+    for nothing in [
+        "",
+        "Retry-After: soon\r\n",
+        "Retry-After: 0\r\n",
+        "Retry-After: Fri, 31 Dec 1999 23:59:59 GMT\r\n",
+    ] {
+        check(nothing, 8..=52).await;
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
 pub(crate) enum Act {
     /// Sends these bytes and waits for the next request.
     Say(String),
+    /// The same after a while.
+    SayLate(Duration, String),
     /// Sends these bytes and closes.
     SayAndClose(String),
     /// Closes without a byte.
@@ -138,6 +140,10 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
         };
         match act {
             Act::Say(text) => write(&mut stream, text.as_bytes(), &state).await,
+            Act::SayLate(after, text) => {
+                tokio::time::sleep(after).await;
+                write(&mut stream, text.as_bytes(), &state).await;
+            }
             Act::SayAndClose(text) => return write(&mut stream, text.as_bytes(), &state).await,
             Act::Close => return,
             Act::Hang => std::future::pending().await,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use meshgate_api::{
     policies::{
-        backend::{Algorithm, BackendPolicySpec, LoadBalancing, ProxyProtocol},
+        backend::{Algorithm, BackendPolicySpec, HashKey, LoadBalancing, ProxyProtocol},
         duration::GatewayDuration,
     },
     push,
@@ -44,6 +44,10 @@ pub(super) fn compile_policy(policy: Option<(&Name, &BackendPolicySpec)>) -> pus
         breaker: Some(breaker(spec, or)),
         limits: Some(limits(spec, or)),
         proxy_protocol: proxy_protocol(spec.and_then(|spec| spec.proxy_protocol)).into(),
+        hash: spec
+            .and_then(|spec| spec.load_balancing.as_ref())
+            .filter(|balancing| balancing.algorithm == Algorithm::ConsistentHash)
+            .and_then(|balancing| Some(hash_key(balancing.hash.as_ref()?))),
     }
 }
 
@@ -61,10 +65,24 @@ fn algorithm(balancing: Option<&LoadBalancing>) -> push::backend_policy::Algorit
     match balancing.map(|balancing| balancing.algorithm) {
         Some(Algorithm::RoundRobin) => Pushed::RoundRobin,
         Some(Algorithm::Random) => Pushed::Random,
-        None | Some(Algorithm::LeastRequest | Algorithm::PeakEwma | Algorithm::ConsistentHash) => {
-            Pushed::LeastRequest
-        }
+        Some(Algorithm::PeakEwma) => Pushed::PeakEwma,
+        Some(Algorithm::ConsistentHash) => Pushed::ConsistentHash,
+        None | Some(Algorithm::LeastRequest) => Pushed::LeastRequest,
     }
+}
+
+fn hash_key(key: &HashKey) -> push::HashKey {
+    use push::hash_key::Key;
+    let key = match key {
+        HashKey::Header(name) => Key::Header(name.to_ascii_lowercase()),
+        HashKey::Cookie { name, ttl } => Key::Cookie(push::HashCookie {
+            name: name.clone(),
+            ttl: ttl.and_then(|ttl| prost_types::Duration::try_from(ttl.0).ok()),
+        }),
+        HashKey::ClientAddress {} => Key::ClientAddress(true),
+        HashKey::Query(name) => Key::Query(name.clone()),
+    };
+    push::HashKey { key: Some(key) }
 }
 
 type OrDefault = fn(Option<GatewayDuration>, u64) -> Option<prost_types::Duration>;
@@ -138,14 +156,8 @@ pub(super) fn unsupported(spec: &BackendPolicySpec) -> Vec<String> {
         .flat_map(|retries| retries.on.iter().flatten());
     let fields = [
         (
-            "loadBalancing.algorithm",
-            balancing.is_some_and(|b| {
-                matches!(b.algorithm, Algorithm::PeakEwma | Algorithm::ConsistentHash)
-            }),
-        ),
-        (
-            "loadBalancing.hash",
-            balancing.is_some_and(|b| b.hash.is_some()),
+            "loadBalancing.hash (without ConsistentHash)",
+            balancing.is_some_and(|b| b.hash.is_some() && b.algorithm != Algorithm::ConsistentHash),
         ),
         (
             "loadBalancing.slowStart",

@@ -211,7 +211,10 @@ fn object(mut value: Value) -> Change {
             let meta = Meta::from(&object.metadata);
             match policy {
                 "RateLimitPolicy" => Some(Object::RateLimitPolicy(Policy::new(meta, &object.data))),
-                "BackendPolicy" => Some(Object::BackendPolicy(Policy::new(meta, &object.data))),
+                "BackendPolicy" => {
+                    let policy = Policy::new(meta, &object.data);
+                    Some(Object::BackendPolicy(Box::new(policy)))
+                }
                 "AccessPolicy" => Some(Object::AccessPolicy(Policy::new(meta, &object.data))),
                 other => panic!("kind {other} is not watched"),
             }
@@ -372,8 +375,18 @@ fn show_policy(policy: &push::BackendPolicy) -> String {
         push::backend_policy::ProxyProtocol::Off => "",
         version => version.as_str_name(),
     };
+    let hash = policy.hash.as_ref().and_then(|hash| hash.key.as_ref());
+    let hash = hash.map_or(String::new(), |key| {
+        use push::hash_key::Key;
+        match key {
+            Key::Header(name) => format!(" header {name}"),
+            Key::Cookie(cookie) => format!(" cookie {} {}s", cookie.name, seconds(cookie.ttl)),
+            Key::ClientAddress(_) => " address".into(),
+            Key::Query(name) => format!(" query {name}"),
+        }
+    });
     let shown = format!(
-        "{} request {}s perTry {}s retries {} on {} breaker {}",
+        "{}{hash} request {}s perTry {}s retries {} on {} breaker {}",
         policy.algorithm().as_str_name(),
         seconds(policy.request_timeout),
         seconds(policy.per_try_timeout),

@@ -36,7 +36,7 @@ impl Compiler {
             Object::IngressClass(class) => self.class_changed(name, Some(class)),
             Object::Secret(secret) => self.secret_changed(&name, SecretState::Present(secret)),
             Object::RateLimitPolicy(policy) => self.rate_limit_changed(name, Some(policy)),
-            Object::BackendPolicy(policy) => self.backend_changed(name, Some(policy)),
+            Object::BackendPolicy(policy) => self.backend_changed(name, Some(*policy)),
             Object::AccessPolicy(policy) => self.access_changed(name, Some(policy)),
         }
     }

@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, net::IpAddr, str::FromStr};
 
 use meshgate_api::policies::{
-    TargetRef, access::AccessPolicySpec, backend::BackendPolicySpec,
+    TargetRef,
+    access::AccessPolicySpec,
+    backend::{Algorithm, BackendPolicySpec, HashKey, LoadBalancing},
     rate_limit::RateLimitPolicySpec,
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -139,6 +141,9 @@ impl Checked for BackendPolicySpec {
                 return Err(format!("spec.{at}: must be at most 100"));
             }
         }
+        if let Some(balancing) = &self.load_balancing {
+            check_balancing(balancing)?;
+        }
         let on = self
             .retries
             .iter()
@@ -158,6 +163,24 @@ impl Checked for BackendPolicySpec {
             }
         }
         Ok(())
+    }
+}
+
+fn check_balancing(balancing: &LoadBalancing) -> Result<(), String> {
+    let at = "spec.loadBalancing.hash";
+    let (at, name) = match &balancing.hash {
+        None if balancing.algorithm == Algorithm::ConsistentHash => {
+            return Err(format!(
+                "{at}: ConsistentHash needs what it hashes: header, cookie, clientAddress or query"
+            ));
+        }
+        None | Some(HashKey::ClientAddress {} | HashKey::Query(_)) => return Ok(()),
+        Some(HashKey::Header(name)) => (format!("{at}.header"), name),
+        Some(HashKey::Cookie { name, .. }) => (format!("{at}.cookie.name"), name),
+    };
+    match http::HeaderName::from_bytes(name.as_bytes()) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!("{at}: \"{name}\" is no token")),
     }
 }
 

@@ -6,17 +6,21 @@ pub enum Algorithm {
     /// Of two at random, the one with fewer requests in flight ("power of two choices").
     #[default]
     LeastRequest,
+    /// Of two at random, the one where a request would take less time, by what it took before.
+    PeakEwma,
     /// In turn.
     RoundRobin,
     /// At random.
     Random,
+    /// By a key of the request, on a [`Ring`](super::Ring); requests without a key as [`LeastRequest`](Self::LeastRequest).
+    ConsistentHash,
 }
 
 /// An endpoint as a choice sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Requests in flight.
-    pub load: u32,
+    /// What a request costs there; endpoints of one service are measured alike ([`cost`], [`Latency`](super::Latency)).
+    pub cost: u64,
     /// The best class wins; classes are never mixed.
     pub class: Class,
 }
@@ -47,6 +51,18 @@ pub enum Pick {
     AllEjected,
 }
 
+/// So many times dearer is an endpoint that asked for a pause (429): others get its share, and it is left something when they
+/// are full.
+const PAUSED_FACTOR: u64 = 16;
+
+/// What a request costs at an endpoint: requests in flight, this one included, or what they cost in time.
+pub fn cost(of_requests: u64, is_paused: bool) -> u64 {
+    match is_paused {
+        true => of_requests.saturating_mul(PAUSED_FACTOR),
+        false => of_requests,
+    }
+}
+
 /// Chooses one of `count` endpoints.
 ///
 /// `turn` rises by one a request (for [`Algorithm::RoundRobin`]); `chance` is a random number.
@@ -60,9 +76,8 @@ pub fn pick(
     if count == 0 {
         return Pick::Empty;
     }
-    if algorithm == Algorithm::LeastRequest
-        && let Some(index) = two_choices(count, &candidate, chance)
-    {
+    let turns = matches!(algorithm, Algorithm::RoundRobin | Algorithm::Random);
+    if !turns && let Some(index) = two_choices(count, &candidate, chance) {
         return Pick::Endpoint(index);
     }
     let Some(best) = (0..count).map(|index| candidate(index).class).min() else {
@@ -76,10 +91,10 @@ pub fn pick(
     let nth = match algorithm {
         Algorithm::RoundRobin => turn % size,
         Algorithm::Random => scale(chance, size),
-        Algorithm::LeastRequest => {
+        Algorithm::LeastRequest | Algorithm::PeakEwma | Algorithm::ConsistentHash => {
             let (first, second) = two_of(size, chance);
-            let load = |nth: usize| members.clone().nth(nth).map(|index| candidate(index).load);
-            if load(second) < load(first) {
+            let cost = |nth: usize| members.clone().nth(nth).map(|index| candidate(index).cost);
+            if cost(second) < cost(first) {
                 second
             } else {
                 first
@@ -104,7 +119,7 @@ fn two_choices(
     let (first, second) = two_of(count, chance);
     let (a, b) = (candidate(first), candidate(second));
     let ready = a.class == Class::Ready && b.class == Class::Ready;
-    ready.then_some(if b.load < a.load { second } else { first })
+    ready.then_some(if b.cost < a.cost { second } else { first })
 }
 
 /// Two different indices below `count` (the same when there is only one).
@@ -127,14 +142,22 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn check(algorithm: Algorithm, candidates: &[(Class, u32)], expected: Pick) {
+    const ALL: [Algorithm; 5] = [
+        Algorithm::LeastRequest,
+        Algorithm::PeakEwma,
+        Algorithm::RoundRobin,
+        Algorithm::Random,
+        Algorithm::ConsistentHash,
+    ];
+
+    fn check(algorithm: Algorithm, candidates: &[(Class, u64)], expected: Pick) {
         for chance in [0, 1, u64::MAX / 3, u64::MAX / 2, u64::MAX] {
             let picked = pick(
                 algorithm,
                 candidates.len(),
                 |index| Candidate {
                     class: candidates[index].0,
-                    load: candidates[index].1,
+                    cost: candidates[index].1,
                 },
                 0,
                 chance,
@@ -146,11 +169,7 @@ mod tests {
     #[test]
     fn the_best_class_wins() {
         use Class::{Ejected, Probe, Ready, Terminating, Tried};
-        for algorithm in [
-            Algorithm::LeastRequest,
-            Algorithm::RoundRobin,
-            Algorithm::Random,
-        ] {
+        for algorithm in ALL {
             check(algorithm, &[], Pick::Empty);
             check(algorithm, &[(Ejected, 0), (Ejected, 0)], Pick::AllEjected);
             check(algorithm, &[(Ejected, 0), (Ready, 9)], Pick::Endpoint(1));
@@ -167,18 +186,16 @@ mod tests {
             check(algorithm, &[(Tried, 0), (Ready, 9)], Pick::Endpoint(1));
             check(algorithm, &[(Probe, 0), (Ready, 0)], Pick::Endpoint(0));
         }
-        check(
-            Algorithm::LeastRequest,
-            &[(Ready, 5), (Ready, 1)],
-            Pick::Endpoint(1),
-        );
+        for algorithm in [Algorithm::LeastRequest, Algorithm::PeakEwma] {
+            check(algorithm, &[(Ready, 5), (Ready, 1)], Pick::Endpoint(1));
+        }
     }
 
     #[test]
     fn round_robin_takes_turns() {
         let ready = |_| Candidate {
             class: Class::Ready,
-            load: 0,
+            cost: 0,
         };
         let picks: Vec<Pick> = (0..4)
             .map(|turn| pick(Algorithm::RoundRobin, 3, ready, turn, 7))

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
 use meshgate_api::push as wire;
 use meshgate_routing::upstream::{Algorithm, Backoff, BreakerPolicy, RetryOn, RetryPolicy};
 
 use super::{Invalid, duration, known};
-use crate::service::{Limits, Policy, ProxyProtocol};
+use crate::service::{HashCookie, HashOn, Limits, Policy, ProxyProtocol};
 
 /// Each request in flight may keep a body of this size: more is a way to run out of memory.
 const REPLAY_BODY_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -19,11 +20,21 @@ pub(super) fn policy(wire: wire::BackendPolicy) -> Result<Policy, Invalid> {
         wire::backend_policy::Algorithm::LeastRequest => Algorithm::LeastRequest,
         wire::backend_policy::Algorithm::RoundRobin => Algorithm::RoundRobin,
         wire::backend_policy::Algorithm::Random => Algorithm::Random,
+        wire::backend_policy::Algorithm::PeakEwma => Algorithm::PeakEwma,
+        wire::backend_policy::Algorithm::ConsistentHash => Algorithm::ConsistentHash,
     };
     let defaults = Policy::default();
     let connect = duration("connect_timeout", wire.connect_timeout)?;
+    let hash_on = match wire.hash {
+        Some(hash) => Some(hash_on(hash).map_err(|i| i.within("hash"))?),
+        None if algorithm == Algorithm::ConsistentHash => {
+            return Err(Invalid::new("hash", "missing"));
+        }
+        None => None,
+    };
     Ok(Policy {
         algorithm,
+        hash_on,
         connect_timeout: if connect.is_zero() {
             defaults.connect_timeout
         } else {
@@ -53,6 +64,29 @@ pub(super) fn policy(wire: wire::BackendPolicy) -> Result<Policy, Invalid> {
             }
         },
     })
+}
+
+fn hash_on(wire: wire::HashKey) -> Result<HashOn, Invalid> {
+    use wire::hash_key::Key;
+    // What a header and a cookie are called is a token for both.
+    let token = |field, name: String| match HeaderName::from_bytes(name.as_bytes()) {
+        Ok(_) => Ok(name.into_boxed_str()),
+        Err(why) => Err(Invalid::new(field, why)),
+    };
+    Ok(
+        match wire.key.ok_or_else(|| Invalid::new("key", "missing"))? {
+            Key::Header(name) => HashOn::Header(token("header", name.to_ascii_lowercase())?),
+            Key::Cookie(cookie) => HashOn::Cookie(HashCookie {
+                name: token("cookie.name", cookie.name)?,
+                ttl: match cookie.ttl {
+                    Some(ttl) => Some(duration("cookie.ttl", Some(ttl))?),
+                    None => None,
+                },
+            }),
+            Key::ClientAddress(_) => HashOn::ClientAddress,
+            Key::Query(name) => HashOn::Query(name.into()),
+        },
+    )
 }
 
 /// Zero means none.

@@ -1,6 +1,7 @@
 //! Every kind of resource: what converts, and which field is named when it does not.
 
 use meshgate_api::push as wire;
+use meshgate_api::push::hash_key::Key;
 
 use super::{certificate, edge_host, service, workload};
 
@@ -210,6 +211,10 @@ fn backend_policies() {
             ..wire::Service::default()
         }
     }
+    fn cookie(name: &str, ttl: Option<prost_types::Duration>) -> Key {
+        let name = name.to_owned();
+        Key::Cookie(wire::HashCookie { name, ttl })
+    }
     fn check_policy(change: impl Fn(&mut wire::BackendPolicy), expected: &str) {
         check(service("a/b:80", with(change)), expected);
     }
@@ -230,6 +235,39 @@ fn backend_policies() {
         |p| p.algorithm = 5,
         "refused: policy.algorithm: unknown value 5",
     );
+    check_policy(|p| p.algorithm = 3, "algorithm: PeakEwma, hash_on: None");
+    check_policy(|p| p.algorithm = 4, "refused: policy.hash: missing");
+    for (key, expected) in [
+        (
+            Key::Header("X-User".to_owned()),
+            "hash_on: Some(Header(\"x-user\"))",
+        ),
+        (Key::ClientAddress(true), "hash_on: Some(ClientAddress)"),
+        (Key::Query("id".to_owned()), "hash_on: Some(Query(\"id\"))"),
+        (
+            Key::Header("x user".to_owned()),
+            "refused: policy.hash.header: ",
+        ),
+        (
+            cookie("sid", seconds(60)),
+            "Cookie(HashCookie { name: \"sid\", ttl: Some(60s) })",
+        ),
+        (cookie("sid", None), "name: \"sid\", ttl: None"),
+        (cookie("sid;a", None), "refused: policy.hash.cookie.name: "),
+        (
+            cookie("sid", seconds(-1)),
+            "refused: policy.hash.cookie.ttl: ",
+        ),
+    ] {
+        let key = Some(wire::HashKey { key: Some(key) });
+        check_policy(
+            |p| {
+                p.algorithm = 4;
+                p.hash = key.clone();
+            },
+            expected,
+        );
+    }
     check_policy(
         |p| p.idle_timeout = seconds(-5),
         "refused: policy.idle_timeout: ",

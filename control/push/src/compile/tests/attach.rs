@@ -38,7 +38,7 @@ spec:
     let mut world = World::of(&format!("{WEB}{all}"));
     let show = |name: &str, attempts| {
         format!(
-            "  by shop/{name}: LEAST_REQUEST request 10s perTry 0.5s retries {attempts} on 409,503 breaker 5"
+            "  by shop/{name}: PEAK_EWMA request 10s perTry 0.5s retries {attempts} on 409,503 breaker 5"
         )
     };
     world.check(
@@ -49,7 +49,7 @@ spec:
             show("port", 3)
         ),
     );
-    let partly = "; not supported: spec.loadBalancing.algorithm, spec.loadBalancing.slowStart, spec.retries.on (gRPC codes)";
+    let partly = "; not supported: spec.loadBalancing.slowStart, spec.retries.on (gRPC codes)";
     world.check_report(
         "shop/old",
         &format!("Service web: accepted, in Service shop/web:80 Service shop/web:81{partly}"),
@@ -220,6 +220,68 @@ spec: {targetRefs: []}",
     );
 }
 
+#[test]
+fn consistent_hashing_says_what_it_hashes() {
+    let check = |balancing: &str, shown: &str, report: &str| {
+        let policy = format!(
+            "
+---
+kind: BackendPolicy
+metadata: {{name: sticky}}
+spec:
+  targetRefs: [{{kind: Service, name: web}}]
+  loadBalancing: {balancing}"
+        );
+        let world = World::of(&format!("{WEB}{policy}"));
+        let by = format!(
+            "  by shop/sticky: {shown} request 0s perTry 0s retries 2 on ConnectFailure,RefusedStream breaker 5"
+        );
+        let by = if shown.is_empty() {
+            String::new()
+        } else {
+            format!("{by}\n")
+        };
+        world.check(
+            "service",
+            &format!("service shop/web:80 AUTO\n{by}service shop/web:81 AUTO\n{by}"),
+        );
+        world.check_report("shop/sticky", &format!("Service web: {report}"));
+    };
+    let accepted = "accepted, in Service shop/web:80 Service shop/web:81";
+    for (hash, shown) in [
+        ("{header: X-User}", "header x-user"),
+        ("{cookie: {name: Sid, ttl: 1h}}", "cookie Sid 3600s"),
+        ("{cookie: {name: Sid}}", "cookie Sid 0s"),
+        ("{clientAddress: {}}", "address"),
+        ("{query: id}", "query id"),
+    ] {
+        let balancing = format!("{{algorithm: ConsistentHash, hash: {hash}}}");
+        check(&balancing, &format!("CONSISTENT_HASH {shown}"), accepted);
+    }
+    for (balancing, problem) in [
+        (
+            "{algorithm: ConsistentHash}",
+            "spec.loadBalancing.hash: ConsistentHash needs what it hashes: header, cookie, clientAddress or query",
+        ),
+        (
+            "{algorithm: ConsistentHash, hash: {header: 'X User'}}",
+            "spec.loadBalancing.hash.header: \"X User\" is no token",
+        ),
+        (
+            "{algorithm: ConsistentHash, hash: {cookie: {name: 'a;b'}}}",
+            "spec.loadBalancing.hash.cookie.name: \"a;b\" is no token",
+        ),
+    ] {
+        check(balancing, "", &format!("Invalid: {problem}"));
+    }
+    let alone = "not supported: spec.loadBalancing.hash (without ConsistentHash)";
+    check(
+        "{algorithm: RoundRobin, hash: {query: id}}",
+        "ROUND_ROBIN",
+        &format!("{accepted}; {alone}"),
+    );
+}
+
 /// The examples of the policies' contract, with the fields of later parts.
 #[test]
 fn fields_of_later_parts_are_read_and_named() {
@@ -256,12 +318,11 @@ spec: {clusterIP: None, ports: [{port: 80}]}
         "service",
         "
         service shop/web:80 AUTO
-          by shop/full: LEAST_REQUEST request 10s perTry 2s retries 2 on ConnectFailure,RefusedStream,ResetBeforeResponse,503 breaker 5",
+          by shop/full: CONSISTENT_HASH header x-user request 10s perTry 2s retries 2 on ConnectFailure,RefusedStream,ResetBeforeResponse,503 breaker 5",
     );
     world.check_report(
         "shop/full",
-        "Service web: accepted, in Service shop/web:80; not supported: spec.loadBalancing.algorithm, spec.loadBalancing.hash, \
-         spec.loadBalancing.slowStart, spec.loadBalancing.locality, spec.retries.hedgeAfter, \
+        "Service web: accepted, in Service shop/web:80; not supported: spec.loadBalancing.slowStart, spec.loadBalancing.locality, spec.retries.hedgeAfter, \
          spec.circuitBreaker.successRate, spec.healthCheck, spec.tls",
     );
 }
