@@ -145,7 +145,7 @@ pub struct Retries {
     /// Tries besides the first.
     #[serde(default)]
     pub attempts: Option<u32>,
-    /// ConnectFailure, RefusedStream, ResetBeforeResponse, GatewayError, PerTryTimeout, or a status.
+    /// ConnectFailure, RefusedStream, ResetBeforeResponse, GatewayError, PerTryTimeout, a status, or a gRPC code by name.
     ///
     /// Also read as `true`: that is what YAML 1.1, and so kubectl, makes of a bare `on`.
     #[serde(default, alias = "true")]
@@ -194,12 +194,26 @@ pub struct CircuitBreaker {
     /// 5xx, resets and timeouts in a row; zero turns it off.
     #[serde(default)]
     pub consecutive_failures: Option<u32>,
-    /// Ejection by success rate. Not enforced yet.
+    /// Failures among successes.
     #[serde(default)]
-    pub success_rate: Option<Reserved>,
+    pub success_rate: Option<SuccessRate>,
     /// For how long, and how many.
     #[serde(default)]
     pub ejection: Option<Ejection>,
+}
+
+/// Ejects who fails too often, though never often enough in a row.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SuccessRate {
+    /// Percent of requests that succeed.
+    pub below: u32,
+    /// Requests that are over for longer do not count.
+    #[serde(default)]
+    pub window: Option<GatewayDuration>,
+    /// Of fewer nothing is concluded.
+    #[serde(default)]
+    pub min_requests: Option<u32>,
 }
 
 /// For how long endpoints are ejected, and how many at once.

@@ -11,7 +11,7 @@ use std::{
 };
 
 pub(crate) use policy::{
-    AccessPolicy, BackendPolicy, Checked, Difference, Policy, RateLimitPolicy, is_grpc_code,
+    AccessPolicy, BackendPolicy, Checked, Difference, Policy, RateLimitPolicy,
 };
 pub(crate) use ports::PortSet;
 

@@ -8,6 +8,7 @@ pub mod retry;
 pub mod ring;
 #[cfg(test)]
 mod simulation;
+pub mod success_rate;
 
 pub use breaker::{Breaker, BreakerPolicy, EjectionBook};
 pub use budget::RetryBudget;
@@ -15,3 +16,4 @@ pub use latency::Latency;
 pub use pick::{Algorithm, Candidate, Pick, pick};
 pub use retry::{Backoff, FailureKind, RetryOn, RetryPolicy, Safety};
 pub use ring::Ring;
+pub use success_rate::{SuccessRate, SuccessRatePolicy};

@@ -171,14 +171,15 @@ impl Service {
             let now = clock::now();
             lock(&live.latency).answered(now.since(begun), now);
         }
+        let policy = &self.policy().breaker;
         let clean = live.failures.load(Ordering::Acquire) == 0
             && live.ejected_until.load(Ordering::Acquire) == 0;
-        if clean {
+        if clean && policy.success_rate.is_none() {
             return Change::None;
         }
         let mut book = lock(&self.live.ejections);
         let mut breaker = lock(&live.breaker);
-        let change = breaker.succeeded(&mut book);
+        let change = breaker.succeeded(policy, &mut book, clock::now());
         live.mirror(&breaker, Time::ZERO);
         change
     }

@@ -337,9 +337,19 @@ fn retry_of(outcome: &Result<Upgraded, Failure>, wire: Wire) -> Retry {
             FailureKind::Status(response.status.as_u16()),
             Safety::Unknown,
         ),
+        // A head that has the status already has no message behind it ("Trailers-Only").
+        Ok(Upgraded::No(response)) => match grpc_status(response) {
+            None | Some(0) => Retry::Never,
+            Some(status) => Retry::Perhaps(FailureKind::Grpc(status), Safety::Unknown),
+        },
         Ok(_) => Retry::Never,
         Err(failure) => failure.retry,
     }
+}
+
+fn grpc_status(response: &Response) -> Option<u8> {
+    let said = response.fields.get(Known::GrpcStatus)?;
+    std::str::from_utf8(said).ok()?.parse().ok()
 }
 
 /// The proxy beside the endpoint says that it could not reach the application.

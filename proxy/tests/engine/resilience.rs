@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use meshgate_proxy::Policy;
-use meshgate_routing::upstream::{Backoff, BreakerPolicy, RetryOn, RetryPolicy};
+use meshgate_routing::upstream::{
+    Algorithm, Backoff, BreakerPolicy, RetryOn, RetryPolicy, SuccessRatePolicy,
+};
 
 use crate::kit::{
     Act, Origin, Proxy, endpoint, everything_to, field, get, ok, raw, service, service_of, status,
@@ -52,6 +54,37 @@ async fn an_error_is_retried_elsewhere_with_its_body() {
         assert!(answer.ends_with("yes"), "{answer}");
     }
     assert!(good.seen().iter().all(|request| request.ends_with("hello")));
+}
+
+/// A status without a message is in the head of the answer.
+#[tokio::test]
+async fn a_grpc_status_is_retried_by_its_name() {
+    let check = async |on: &str, grpc_status: &str, retried: bool| {
+        let failing = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{grpc_status}\r\n");
+        let (bad, good) = (
+            Origin::start(Act::Say(failing)).await,
+            Origin::start(ok("yes")).await,
+        );
+        let policy = Policy {
+            retries: retrying(&[on]),
+            algorithm: Algorithm::RoundRobin,
+            ..Policy::default()
+        };
+        let proxy = Proxy::edge(service(&[&bad, &good], policy));
+        let mut good_answers = 0;
+        for _ in 0..6 {
+            let answer = proxy.get("/").await;
+            assert_eq!(status_of(&answer), 200);
+            good_answers += usize::from(answer.ends_with("yes"));
+        }
+        assert!(!bad.seen().is_empty());
+        assert_eq!(good_answers == 6, retried, "{on} {grpc_status:?}");
+    };
+    check("UNAVAILABLE", "grpc-status: 14\r\n", true).await;
+    check("RESOURCE_EXHAUSTED", "grpc-status: 14\r\n", false).await;
+    check("UNAVAILABLE", "grpc-status: 0\r\n", false).await;
+    check("UNAVAILABLE", "grpc-status: many\r\n", false).await;
+    check("503", "grpc-status: 14\r\n", false).await;
 }
 
 #[tokio::test]
@@ -172,6 +205,37 @@ async fn a_failing_endpoint_is_ejected_and_taken_back() {
             .render()
             .contains("result=\"returned\"")
     );
+}
+
+/// Every second request fails: never two in a row.
+#[tokio::test]
+async fn who_fails_too_often_is_ejected() {
+    let (bad, good) = (
+        Origin::start(status(500, "")).await,
+        Origin::start(ok("")).await,
+    );
+    let breaker = BreakerPolicy {
+        consecutive_failures: 2,
+        success_rate: Some(SuccessRatePolicy {
+            below: 80,
+            window: Duration::from_secs(60),
+            min_requests: 10,
+        }),
+        ejection_base: Duration::from_secs(60),
+        ..BreakerPolicy::default()
+    };
+    let policy = Policy {
+        breaker,
+        algorithm: Algorithm::RoundRobin,
+        ..Policy::default()
+    };
+    let proxy = Proxy::edge(service(&[&bad, &good], policy));
+    for turn in 0..40 {
+        bad.next([status(if turn % 2 == 0 { 200 } else { 500 }, "")]);
+        proxy.get("/").await;
+        proxy.get("/").await;
+    }
+    assert_eq!((bad.seen().len(), good.seen().len()), (10, 70));
 }
 
 #[tokio::test]

@@ -10,9 +10,9 @@ use meshgate_api::{
     push,
 };
 
-use crate::objects::{Name, is_grpc_code};
+use crate::objects::Name;
 
-/// Names in `retries.on` besides statuses and gRPC codes.
+/// Names in `retries.on` besides statuses and those of gRPC codes.
 pub(crate) const RETRY_CONDITIONS: [&str; 6] = [
     "ConnectFailure",
     "RefusedStream",
@@ -93,11 +93,7 @@ fn retries(spec: Option<&BackendPolicySpec>, or: OrDefault) -> push::Retries {
     let budget = retries.and_then(|retries| retries.budget.as_ref());
     let on = match retries.and_then(|retries| retries.on.as_ref()) {
         None => DEFAULT_RETRY_ON.map(str::to_owned).to_vec(),
-        Some(on) => on
-            .iter()
-            .filter(|on| !is_grpc_code(on))
-            .map(|on| retry_condition(on))
-            .collect(),
+        Some(on) => on.iter().map(|on| retry_condition(on)).collect(),
     };
     push::Retries {
         attempts: retries.and_then(|retries| retries.attempts).unwrap_or(2),
@@ -129,6 +125,13 @@ fn breaker(spec: Option<&BackendPolicySpec>, or: OrDefault) -> push::CircuitBrea
         consecutive_failures: breaker
             .and_then(|breaker| breaker.consecutive_failures)
             .unwrap_or(5),
+        success_rate: breaker
+            .and_then(|breaker| breaker.success_rate.as_ref())
+            .map(|rate| push::SuccessRate {
+                below_percent: rate.below,
+                window: or(rate.window, 10_000),
+                min_requests: rate.min_requests.unwrap_or(20),
+            }),
         ejection_base: or(ejection.and_then(|ejection| ejection.base), 1_000),
         ejection_max: or(ejection.and_then(|ejection| ejection.max), 60_000),
         ejection_max_percent: ejection
@@ -151,9 +154,6 @@ fn limits(spec: Option<&BackendPolicySpec>, or: OrDefault) -> push::Limits {
 pub(super) fn unsupported(spec: &BackendPolicySpec) -> Vec<String> {
     let balancing = spec.load_balancing.as_ref();
     let retries = spec.retries.as_ref();
-    let grpc = retries
-        .iter()
-        .flat_map(|retries| retries.on.iter().flatten());
     let fields = [
         (
             "loadBalancing.hash (without ConsistentHash)",
@@ -168,18 +168,8 @@ pub(super) fn unsupported(spec: &BackendPolicySpec) -> Vec<String> {
             balancing.is_some_and(|b| b.locality.is_some()),
         ),
         (
-            "retries.on (gRPC codes)",
-            grpc.into_iter().any(|on| is_grpc_code(on)),
-        ),
-        (
             "retries.hedgeAfter",
             retries.is_some_and(|r| r.hedge_after.is_some()),
-        ),
-        (
-            "circuitBreaker.successRate",
-            spec.circuit_breaker
-                .as_ref()
-                .is_some_and(|b| b.success_rate.is_some()),
         ),
         ("healthCheck", spec.health_check.is_some()),
         ("tls", spec.tls.is_some()),

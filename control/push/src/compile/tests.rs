@@ -375,6 +375,7 @@ fn show_policy(policy: &push::BackendPolicy) -> String {
         push::backend_policy::ProxyProtocol::Off => "",
         version => version.as_str_name(),
     };
+    let breaker = policy.breaker.as_ref().expect("always set");
     let hash = policy.hash.as_ref().and_then(|hash| hash.key.as_ref());
     let hash = hash.map_or(String::new(), |key| {
         use push::hash_key::Key;
@@ -392,12 +393,15 @@ fn show_policy(policy: &push::BackendPolicy) -> String {
         seconds(policy.per_try_timeout),
         retries.attempts,
         retries.on.join(","),
-        policy
-            .breaker
-            .as_ref()
-            .expect("always set")
-            .consecutive_failures,
+        breaker.consecutive_failures,
     );
+    let shown = match &breaker.success_rate {
+        None => shown,
+        Some(rate) => format!(
+            "{shown} below {}% of {}",
+            rate.below_percent, rate.min_requests
+        ),
+    };
     match told {
         "" => shown,
         version => format!("{shown} PROXY {version}"),

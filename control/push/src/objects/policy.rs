@@ -8,6 +8,7 @@ use meshgate_api::policies::{
     backend::{Algorithm, BackendPolicySpec, HashKey, LoadBalancing},
     rate_limit::RateLimitPolicySpec,
 };
+use meshgate_routing::upstream::retry::grpc_code;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -130,12 +131,25 @@ impl Checked for BackendPolicySpec {
                     .and_then(|r| r.budget.as_ref()?.percent),
             ),
             (
+                "circuitBreaker.successRate.below",
+                self.circuit_breaker
+                    .as_ref()
+                    .and_then(|b| Some(b.success_rate.as_ref()?.below)),
+            ),
+            (
                 "circuitBreaker.ejection.maxPercent",
                 self.circuit_breaker
                     .as_ref()
                     .and_then(|b| b.ejection.as_ref()?.max_percent),
             ),
         ];
+        let window = self
+            .circuit_breaker
+            .as_ref()
+            .and_then(|b| b.success_rate.as_ref()?.window);
+        if window.is_some_and(|window| window.0.is_zero()) {
+            return Err("spec.circuitBreaker.successRate.window: must be above 0".into());
+        }
         for (at, percent) in percents {
             if percent.is_some_and(|percent| percent > 100) {
                 return Err(format!("spec.{at}: must be at most 100"));
@@ -155,7 +169,7 @@ impl Checked for BackendPolicySpec {
                     .is_ok_and(|s| (100..600).contains(&s));
             if !status
                 && !crate::compile::RETRY_CONDITIONS.contains(&condition.as_str())
-                && !is_grpc_code(condition)
+                && grpc_code(condition).is_none()
             {
                 return Err(format!(
                     "spec.retries.on[{index}]: \"{condition}\" is no retry condition"
@@ -182,14 +196,6 @@ fn check_balancing(balancing: &LoadBalancing) -> Result<(), String> {
         Ok(_) => Ok(()),
         Err(_) => Err(format!("{at}: \"{name}\" is no token")),
     }
-}
-
-/// Codes are written as in the gRPC specification: `UNAVAILABLE`.
-pub(crate) fn is_grpc_code(text: &str) -> bool {
-    text.len() > 1
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_uppercase() || byte == b'_')
 }
 
 impl Checked for AccessPolicySpec {

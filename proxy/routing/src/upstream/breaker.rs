@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use super::success_rate::{SuccessRate, SuccessRatePolicy};
 use crate::time::Time;
 
 /// When an endpoint is ejected and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerPolicy {
-    /// Failures in a row; zero turns the breaker off.
+    /// Failures in a row; zero: however many.
     pub consecutive_failures: u32,
+    /// Failures among successes.
+    pub success_rate: Option<SuccessRatePolicy>,
     /// The first ejection.
     pub ejection_base: Duration,
     /// Ejections double up to this.
@@ -21,6 +24,7 @@ impl Default for BreakerPolicy {
     fn default() -> Self {
         Self {
             consecutive_failures: 5,
+            success_rate: None,
             ejection_base: Duration::from_secs(1),
             ejection_max: Duration::from_secs(60),
             ejection_max_percent: 50,
@@ -57,6 +61,8 @@ impl EjectionBook {
 #[derive(Clone, Debug, Default)]
 pub struct Breaker {
     state: State,
+    /// While it takes requests, with a policy for it.
+    rate: Option<Box<SuccessRate>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -145,8 +151,14 @@ impl Breaker {
     }
 
     /// A request succeeded: the record is clean. One that was sent before the ejection counts as well: it works.
-    pub fn succeeded(&mut self, book: &mut EjectionBook) -> Change {
+    pub fn succeeded(
+        &mut self,
+        policy: &BreakerPolicy,
+        book: &mut EjectionBook,
+        now: Time,
+    ) -> Change {
         let was_ejected = self.is_ejected();
+        self.count(policy, true, now);
         self.state = State::default();
         if was_ejected {
             book.ejected = book.ejected.saturating_sub(1);
@@ -168,18 +180,39 @@ impl Breaker {
             State::Taking { failures } => {
                 let failures = failures.saturating_add(1);
                 self.state = State::Taking { failures };
-                let enough =
+                self.count(policy, false, now);
+                let in_a_row =
                     policy.consecutive_failures > 0 && failures >= policy.consecutive_failures;
+                let enough = in_a_row || self.fails_too_often(policy, now);
                 if !enough || !book.room(policy, endpoints) {
                     return Change::None;
                 }
                 book.ejected += 1;
+                // Whoever comes back begins anew.
+                self.rate = None;
                 self.eject(policy, 0, now, chance)
             }
             State::Probing { times, .. } => self.eject(policy, times, now, chance),
             // Late news of requests sent before the ejection.
             State::Ejected { .. } => Change::None,
         }
+    }
+
+    fn count(&mut self, policy: &BreakerPolicy, succeeded: bool, now: Time) {
+        match &policy.success_rate {
+            Some(terms) => {
+                let rate = self.rate.get_or_insert_default();
+                rate.count(terms, succeeded, now);
+            }
+            None => self.rate = None,
+        }
+    }
+
+    fn fails_too_often(&self, policy: &BreakerPolicy, now: Time) -> bool {
+        let terms = policy.success_rate.as_ref();
+        terms
+            .zip(self.rate.as_ref())
+            .is_some_and(|(terms, rate)| rate.is_too_low(terms, now))
     }
 
     fn eject(&mut self, policy: &BreakerPolicy, times: u32, now: Time, chance: u64) -> Change {
@@ -227,11 +260,41 @@ mod tests {
         let again = breaker.failed(&policy, &mut book, 2, at(1002), 0);
         assert_eq!(again, Change::Ejected(at(3002)), "doubled");
         assert!(breaker.probe(&policy, at(3002)));
-        assert_eq!(breaker.succeeded(&mut book), Change::Returned);
+        let returned = breaker.succeeded(&policy, &mut book, at(3003));
+        assert_eq!(returned, Change::Returned);
         assert_eq!(
             (breaker.condition(at(3003)), book.ejected()),
             (Condition::Taking, 0)
         );
+    }
+
+    /// Never so many failures in a row.
+    #[test]
+    fn who_fails_too_often_is_ejected() {
+        let policy = BreakerPolicy {
+            success_rate: Some(SuccessRatePolicy {
+                below: 80,
+                window: Duration::from_secs(10),
+                min_requests: 20,
+            }),
+            ..BreakerPolicy::default()
+        };
+        let mut book = EjectionBook::default();
+        let mut breaker = Breaker::default();
+        for turn in 0..9 {
+            let now = at(turn * 10);
+            breaker.succeeded(&policy, &mut book, now);
+            let failed = breaker.failed(&policy, &mut book, 2, now, 0);
+            assert_eq!(failed, Change::None);
+        }
+        breaker.succeeded(&policy, &mut book, at(100));
+        let ejected = breaker.failed(&policy, &mut book, 2, at(100), 0);
+        assert_eq!(ejected, Change::Ejected(at(1100)));
+        assert!(breaker.probe(&policy, at(1100)));
+        let returned = breaker.succeeded(&policy, &mut book, at(1101));
+        assert_eq!(returned, Change::Returned);
+        let failed = breaker.failed(&policy, &mut book, 2, at(1102), 0);
+        assert_eq!(failed, Change::None, "it begins anew");
     }
 
     #[test]
@@ -265,10 +328,12 @@ mod tests {
         fn the_floor_is_kept(
             endpoints in 1_usize..12,
             percent in 0_u32..=100,
+            rate: bool,
             steps in prop::collection::vec((0_usize..12, 0_u64..900, 0_u8..3, any::<u64>()), 1..400),
         ) {
             let policy = BreakerPolicy {
                 consecutive_failures: 2,
+                success_rate: rate.then_some(SuccessRatePolicy { below: 60, window: Duration::from_secs(5), min_requests: 3 }),
                 ejection_max_percent: percent,
                 ..BreakerPolicy::default()
             };
@@ -281,7 +346,7 @@ mod tests {
                 let breaker = &mut breakers[index % endpoints];
                 match action {
                     0 => {
-                        breaker.succeeded(&mut book);
+                        breaker.succeeded(&policy, &mut book, now);
                     }
                     1 => {
                         breaker.probe(&policy, now);

@@ -48,6 +48,8 @@ pub struct RetryOn {
     pub per_try_timeout: bool,
     /// Response statuses.
     pub statuses: Vec<u16>,
+    /// gRPC's, of answers that are nothing but a status.
+    pub grpc_statuses: Vec<u8>,
 }
 
 impl Default for RetryOn {
@@ -58,6 +60,7 @@ impl Default for RetryOn {
             reset_before_response: false,
             per_try_timeout: false,
             statuses: Vec::new(),
+            grpc_statuses: Vec::new(),
         }
     }
 }
@@ -65,7 +68,7 @@ impl Default for RetryOn {
 /// A name that is no retry condition.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "{0:?} is no retry condition: expected ConnectFailure, RefusedStream, ResetBeforeResponse, GatewayError, Retriable4xx, PerTryTimeout or a status"
+    "{0:?} is no retry condition: expected ConnectFailure, RefusedStream, ResetBeforeResponse, GatewayError, Retriable4xx, PerTryTimeout, a status or the name of a gRPC code"
 )]
 pub struct UnknownCondition(pub String);
 
@@ -89,14 +92,39 @@ impl RetryOn {
                     on.per_try_timeout = true;
                 }
                 "Retriable4xx" => on.statuses.push(409),
-                status => match status.parse() {
-                    Ok(status @ 400..=599) => on.statuses.push(status),
+                other => match (other.parse(), grpc_code(other)) {
+                    (Ok(status @ 400..=599), _) => on.statuses.push(status),
+                    (_, Some(code)) => on.grpc_statuses.push(code),
                     _ => return Err(UnknownCondition(name.to_owned())),
                 },
             }
         }
         Ok(on)
     }
+}
+
+/// The number of a gRPC code, by its name in the gRPC specification; there is none for OK, which is no failure.
+pub fn grpc_code(name: &str) -> Option<u8> {
+    const NAMES: [&str; 16] = [
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    ];
+    let index = NAMES.iter().position(|known| *known == name)?;
+    u8::try_from(index + 1).ok()
 }
 
 /// What went wrong with an attempt.
@@ -112,6 +140,8 @@ pub enum FailureKind {
     PerTryTimeout,
     /// A response with this status.
     Status(u16),
+    /// A gRPC response without a message, with this status.
+    Grpc(u8),
 }
 
 /// Whether the server may have processed the request.
@@ -141,6 +171,7 @@ impl RetryPolicy {
             }
             FailureKind::PerTryTimeout => self.on.per_try_timeout,
             FailureKind::Status(status) => self.on.statuses.contains(&status),
+            FailureKind::Grpc(status) => self.on.grpc_statuses.contains(&status),
         }
     }
 }
@@ -200,7 +231,7 @@ mod tests {
 
     #[test]
     fn only_what_was_asked_for() {
-        use FailureKind::{Connect, PerTryTimeout, Refused, Reset, Status};
+        use FailureKind::{Connect, Grpc, PerTryTimeout, Refused, Reset, Status};
         use Safety::{Idempotent, Unknown, Unprocessed};
         check(&["ConnectFailure"], 1, Connect, Unprocessed, true);
         check(&["ConnectFailure"], 2, Connect, Unprocessed, true);
@@ -215,7 +246,20 @@ mod tests {
         check(&["503"], 1, Status(500), Unknown, false);
         check(&["PerTryTimeout"], 1, PerTryTimeout, Unknown, true);
         check(&["GatewayError"], 1, PerTryTimeout, Unknown, true);
-        assert!(RetryOn::parse(["Sometimes"]).is_err());
+        check(&["UNAVAILABLE"], 1, Grpc(14), Unknown, true);
+        check(
+            &["CANCELLED", "UNAUTHENTICATED"],
+            1,
+            Grpc(16),
+            Unknown,
+            true,
+        );
+        check(&["CANCELLED", "UNAUTHENTICATED"], 1, Grpc(1), Unknown, true);
+        check(&["UNAVAILABLE"], 1, Grpc(13), Unknown, false);
+        check(&["UNAVAILABLE"], 1, Status(503), Unknown, false);
+        for unknown in ["Sometimes", "OK", "unavailable", "99", "600"] {
+            assert!(RetryOn::parse([unknown]).is_err(), "{unknown}");
+        }
         assert!(RetryOn::parse(["200"]).is_err());
     }
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use http::HeaderName;
 use meshgate_api::push as wire;
-use meshgate_routing::upstream::{Algorithm, Backoff, BreakerPolicy, RetryOn, RetryPolicy};
+use meshgate_routing::upstream::{
+    Algorithm, Backoff, BreakerPolicy, RetryOn, RetryPolicy, SuccessRatePolicy,
+};
 
 use super::{Invalid, duration, known};
 use crate::service::{HashCookie, HashOn, Limits, Policy, ProxyProtocol};
@@ -124,9 +126,28 @@ fn breaker(wire: wire::CircuitBreaker) -> Result<BreakerPolicy, Invalid> {
     }
     Ok(BreakerPolicy {
         consecutive_failures: wire.consecutive_failures,
+        success_rate: match wire.success_rate {
+            Some(rate) => Some(success_rate(rate).map_err(|i| i.within("success_rate"))?),
+            None => None,
+        },
         ejection_base: duration("ejection_base", wire.ejection_base)?,
         ejection_max: duration("ejection_max", wire.ejection_max)?,
         ejection_max_percent: wire.ejection_max_percent,
+    })
+}
+
+fn success_rate(wire: wire::SuccessRate) -> Result<SuccessRatePolicy, Invalid> {
+    if wire.below_percent > 100 {
+        return Err(Invalid::new("below_percent", "above 100"));
+    }
+    let window = duration("window", wire.window)?;
+    if window.is_zero() {
+        return Err(Invalid::new("window", "must be above 0"));
+    }
+    Ok(SuccessRatePolicy {
+        below: wire.below_percent,
+        window,
+        min_requests: wire.min_requests,
     })
 }
 

@@ -288,6 +288,27 @@ fn backend_policies() {
         |p| p.breaker.as_mut().unwrap().ejection_max_percent = 101,
         "refused: policy.breaker.ejection_max_percent: ",
     );
+    let rate = |below_percent, window| {
+        move |p: &mut wire::BackendPolicy| {
+            p.breaker.as_mut().unwrap().success_rate = Some(wire::SuccessRate {
+                below_percent,
+                window,
+                min_requests: 20,
+            });
+        }
+    };
+    check_policy(
+        rate(80, seconds(10)),
+        "success_rate: Some(SuccessRatePolicy { below: 80, window: 10s, min_requests: 20 })",
+    );
+    check_policy(
+        rate(101, seconds(10)),
+        "refused: policy.breaker.success_rate.below_percent: above 100",
+    );
+    check_policy(
+        rate(80, None),
+        "refused: policy.breaker.success_rate.window: must be above 0",
+    );
     check_policy(
         |p| p.limits.as_mut().unwrap().connections = 0,
         "refused: policy.limits.connections: ",

@@ -38,7 +38,7 @@ spec:
     let mut world = World::of(&format!("{WEB}{all}"));
     let show = |name: &str, attempts| {
         format!(
-            "  by shop/{name}: PEAK_EWMA request 10s perTry 0.5s retries {attempts} on 409,503 breaker 5"
+            "  by shop/{name}: PEAK_EWMA request 10s perTry 0.5s retries {attempts} on 409,UNAVAILABLE,503 breaker 5"
         )
     };
     world.check(
@@ -49,7 +49,7 @@ spec:
             show("port", 3)
         ),
     );
-    let partly = "; not supported: spec.loadBalancing.slowStart, spec.retries.on (gRPC codes)";
+    let partly = "; not supported: spec.loadBalancing.slowStart";
     world.check_report(
         "shop/old",
         &format!("Service web: accepted, in Service shop/web:80 Service shop/web:81{partly}"),
@@ -318,11 +318,11 @@ spec: {clusterIP: None, ports: [{port: 80}]}
         "service",
         "
         service shop/web:80 AUTO
-          by shop/full: CONSISTENT_HASH header x-user request 10s perTry 2s retries 2 on ConnectFailure,RefusedStream,ResetBeforeResponse,503 breaker 5",
+          by shop/full: CONSISTENT_HASH header x-user request 10s perTry 2s retries 2 on ConnectFailure,RefusedStream,ResetBeforeResponse,503 breaker 5 below 80% of 20",
     );
     world.check_report(
         "shop/full",
         "Service web: accepted, in Service shop/web:80; not supported: spec.loadBalancing.slowStart, spec.loadBalancing.locality, spec.retries.hedgeAfter, \
-         spec.circuitBreaker.successRate, spec.healthCheck, spec.tls",
+         spec.healthCheck, spec.tls",
     );
 }
