@@ -6,6 +6,7 @@ use meshgate_api::policies::{
     TargetRef, access::AccessPolicySpec, backend::BackendPolicySpec,
     rate_limit::RateLimitPolicySpec,
 };
+use meshgate_routing::route::{PathKind, PathMatch};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -201,11 +202,14 @@ impl Checked for AccessPolicySpec {
     }
 }
 
+/// A proxy refuses the whole host or workload for the sake of one path that nothing can equal.
 fn check_path(at: &str, path: &str) -> Result<(), String> {
-    match path.starts_with('/') {
-        true => Ok(()),
-        false => Err(format!("{at}: path \"{path}\" does not start with /")),
+    if !path.starts_with('/') {
+        return Err(format!("{at}: path \"{path}\" does not start with /"));
     }
+    PathMatch::new(PathKind::Exact, path)
+        .map(drop)
+        .map_err(|problem| format!("{at}: {problem}"))
 }
 
 fn check_block(at: &str, block: &str) -> Result<(), String> {
