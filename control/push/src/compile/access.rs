@@ -211,7 +211,7 @@ fn access_to(to: &To) -> push::AccessTo {
         hosts: to
             .hosts
             .iter()
-            .map(|host| host.to_ascii_lowercase())
+            .map(|host| host.trim_end_matches('.').to_ascii_lowercase())
             .collect(),
         ports: to.ports.iter().copied().map(u32::from).collect(),
     }

@@ -49,7 +49,7 @@ fn rules_go_to_the_routes_of_their_ingress() {
     check("rules: []", ", authorized", accepted);
     check(
         "rules: [
-           {from: [{ipBlocks: [10.0.0.0/8, 192.0.2.1], notIpBlocks: [10.1.0.0/16]}], to: [{methods: [GET], paths: [{value: /x}], hosts: [A.test]}]},
+           {from: [{ipBlocks: [10.0.0.0/8, 192.0.2.1], notIpBlocks: [10.1.0.0/16]}], to: [{methods: [GET], paths: [{value: /x}], hosts: [A.test.]}]},
            {action: Deny, from: [{namespaces: [n], serviceAccounts: [a/b]}]}]",
         ", authorized
     allow from [10.0.0.0/8,192.0.2.1,!10.1.0.0/16] to [GET,/x,a.test] (shop/p)
