@@ -7,6 +7,7 @@
 //! Sockets may come from a process that serves them, and go to one: then both accept for a moment, and nobody who
 //! connects is refused.
 
+mod access;
 pub mod descriptors;
 mod given;
 mod host_sockets;

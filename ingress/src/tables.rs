@@ -11,6 +11,8 @@ use meshgate_proxy::tls::Certificates;
 use meshgate_proxy::{Engine, Rule, Service, ServiceSpec, Services, Snapshot};
 use meshgate_routing::route::{HostName, HostRules, RouteTable};
 
+use crate::access::AccessBook;
+
 /// The last good version of every resource, and the engine that enforces them.
 #[derive(Debug)]
 pub(crate) struct Tables {
@@ -20,6 +22,7 @@ pub(crate) struct Tables {
     services: HashMap<String, Arc<Service>>,
     /// In order of their names: of two for one host the same one is served by every replica.
     certificates: BTreeMap<String, EdgeCertificate>,
+    access: AccessBook,
 }
 
 impl Tables {
@@ -29,6 +32,7 @@ impl Tables {
             hosts: HashMap::new(),
             services: HashMap::new(),
             certificates: BTreeMap::new(),
+            access: AccessBook::default(),
         }
     }
 
@@ -54,6 +58,7 @@ impl Tables {
         for (kind, name) in removed {
             self.remove(kind, &name);
         }
+        self.access.forget_unused();
         self.engine.swap(self.snapshot(generation));
     }
 
@@ -76,7 +81,7 @@ impl Tables {
         }
     }
 
-    fn rule(&self, rule: EdgeRule) -> (meshgate_routing::route::PathMatch, Rule) {
+    fn rule(&mut self, rule: EdgeRule) -> (meshgate_routing::route::PathMatch, Rule) {
         let limits = rule.limits.into_iter();
         let compiled = Rule {
             target: rule.target,
@@ -85,6 +90,7 @@ impl Tables {
             limits: limits
                 .map(|limit| self.engine.limits().open(limit))
                 .collect(),
+            access: rule.access.map(|rules| self.access.shared(rules)),
         };
         (rule.path, compiled)
     }

@@ -37,6 +37,8 @@ pub struct Rule {
     pub index: u32,
     /// All must permit a request.
     pub limits: Vec<Arc<RateLimit>>,
+    /// Who may ask, shared by all rules of one policy; `None` when no policy has an opinion.
+    pub access: Option<Arc<AccessRules>>,
 }
 
 /// What a rule points to.

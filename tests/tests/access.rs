@@ -170,6 +170,87 @@ fn at_the_edge(c: &Cluster) {
     assert!(head.contains("meshgate-reason: access-denied"), "{head}");
 }
 
+/// An application, and policies of its Ingress.
+const GATE: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: gate, namespace: mesh, labels: {app: gate}}
+spec: {containers: [{name: gate, image: meshgate/meshgate, args: [echo]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: gate, namespace: mesh}
+spec: {selector: {app: gate}, ports: [{port: 80, targetPort: 3000}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: gate, namespace: mesh}
+spec:
+  rules:
+  - host: gate.test
+    http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: gate, port: {number: 80}}}}]}
+---
+apiVersion: meshgate.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: gate, namespace: mesh}
+spec:
+  targetRefs: [{group: networking.k8s.io, kind: Ingress, name: gate}]
+  rules: [{from: [{ipBlocks: [127.0.0.0/8]}], to: [{paths: [{value: /open}]}]}]
+"#;
+const MORE: &str = r#"
+apiVersion: meshgate.dev/v1alpha1
+kind: AccessPolicy
+metadata: {name: lost, namespace: mesh}
+spec:
+  targetRefs:
+  - {group: networking.k8s.io, kind: Ingress, name: gate}
+  - {group: networking.k8s.io, kind: Ingress, name: none}
+  rules: [{}]
+"#;
+
+#[test]
+fn who_may_come_in_through_an_ingress() {
+    let cluster = Cluster::start(&[]);
+    let c = &cluster;
+    c.apply(NAMESPACES);
+    c.apply(GATE);
+    ready(c, "pod/gate");
+    programmed(c, "accesspolicy/gate");
+    let by_all = condition(c, "gate", 0, "Programmed");
+    assert_eq!(by_all, "True Programmed enforced by 1 of 1 replicas");
+    until("the route", || {
+        (c.get("gate.test", "/open").0 == 200).then_some(())
+    });
+    assert_eq!(c.get("gate.test", "/").0, 403);
+    c.apply(MORE);
+    for (target, expected) in [
+        (
+            0,
+            "False Conflicted the older policy mesh/gate has the same target",
+        ),
+        (
+            1,
+            "False TargetNotFound there is no Ingress none of class meshgate in this namespace",
+        ),
+    ] {
+        until(expected, || {
+            (condition(c, "lost", target, "Accepted") == expected).then_some(())
+        });
+    }
+    assert_eq!(c.get("gate.test", "/").0, 403);
+    c.kubectl(&["-n", "mesh", "delete", "accesspolicy", "gate"]);
+    programmed(c, "accesspolicy/lost");
+    assert_eq!(c.get("gate.test", "/").0, 200);
+}
+
+/// Status, reason and message of a condition of a policy's nth target.
+fn condition(c: &Cluster, policy: &str, target: usize, name: &str) -> String {
+    let at = format!(".status.ancestors[{target}].conditions[?(@.type==\"{name}\")]");
+    let parts = ["status", "reason", "message"].map(|part| format!("{{{at}.{part}}}"));
+    let path = format!("jsonpath={}", parts.join(" "));
+    c.kubectl(&["-n", "mesh", "get", "accesspolicy", policy, "-o", &path])
+}
+
 /// Two servers of lines, PING among them. Both take bytes from one identity only.
 const LINES: &str = r#"
 apiVersion: v1

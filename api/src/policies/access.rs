@@ -10,7 +10,7 @@ use super::{PathMatch, Reserved, TargetRef};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AccessPolicySpec {
-    /// Its Namespace, or Services in it.
+    /// Its Namespace, or Services or Ingresses in it.
     #[serde(default)]
     pub target_refs: Vec<TargetRef>,
     /// Pods of its namespace.
@@ -25,7 +25,7 @@ pub struct AccessPolicySpec {
     /// Absent = no opinion; present = what no rule allows is denied. Deny rules win.
     #[serde(default)]
     pub rules: Option<Vec<Rule>>,
-    /// Authentication at the edge. Not enforced yet.
+    /// Authentication at the edge. Not enforced yet: an Ingress with it lets nobody in.
     #[serde(default)]
     pub authentication: Option<Reserved>,
     /// Log what would be denied, deny nothing.
@@ -90,7 +90,7 @@ pub enum Action {
     Deny,
 }
 
-/// Callers.
+/// Callers. Clients of an Ingress have an address and no identity.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct From {
@@ -123,7 +123,8 @@ pub struct To {
     /// Any of these; empty = all.
     #[serde(default)]
     pub hosts: Vec<String>,
-    /// Any of these; empty = all.
+    /// Any of these ports of the pod; empty = all. Not enforced for an Ingress: an Allow with it never matches, a Deny
+    /// matches without it.
     #[serde(default)]
     pub ports: Vec<u16>,
 }

@@ -13,7 +13,7 @@ use k8s_openapi::api::{
     core::v1 as core, discovery::v1 as discovery, networking::v1 as networking,
 };
 use kube::api::DynamicObject;
-use meshgate_api::{names, push};
+use meshgate_api::{names, policies::access::AccessPolicySpec, push};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -301,11 +301,17 @@ impl Offline {
         })
     }
 
+    /// What only sidecars enforce.
     fn not_enforced(&self) -> impl Iterator<Item = Finding> {
-        let policies = self.compiler.objects().access_policies.keys();
-        policies.map(|name| {
-            let message = "access policies are enforced by sidecars; this edge has none behind it";
-            warning("AccessPolicy", name, "NotEnforced", message.into())
+        let policies = self.compiler.objects().access_policies.iter();
+        policies.filter_map(|(name, policy)| {
+            let spec = policy.spec.as_ref()?;
+            let parts = for_sidecars(spec);
+            let message = format!(
+                "enforced by sidecars, and this edge has none behind it: {}",
+                parts.join(", ")
+            );
+            (!parts.is_empty()).then(|| warning("AccessPolicy", name, "NotEnforced", message))
         })
     }
 
@@ -359,6 +365,16 @@ impl Compiler {
             })
             .map(|(name, _)| name)
     }
+}
+
+/// The parts of a policy that hold for pods.
+fn for_sidecars(spec: &AccessPolicySpec) -> Vec<String> {
+    let targets = spec.target_refs.iter().enumerate();
+    let pods = targets.filter(|(_, of)| ["Namespace", "Service"].contains(&of.kind.as_str()));
+    let pods =
+        pods.map(|(index, of)| format!("spec.targetRefs[{index}] ({} {})", of.kind, of.name));
+    let selector = spec.selector.iter().map(|_| "spec.selector".to_owned());
+    pods.chain(selector).collect()
 }
 
 fn reported(subject: &Subject, report: &Report) -> Vec<Finding> {

@@ -94,6 +94,7 @@ fn site(origin: SocketAddr) -> anyhow::Result<Snapshot> {
                 origin: format!("ingress/default/{host}").into(),
                 index: 0,
                 limits: Vec::new(),
+                access: None,
             };
             let path = PathMatch::new(PathKind::Prefix, "/").context("a path")?;
             Ok((

@@ -1,5 +1,6 @@
 //! From wire types to what the engine enforces. Nothing here has an effect; every refusal names the field.
 
+mod access;
 mod edge;
 mod policy;
 mod service;

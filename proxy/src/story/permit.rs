@@ -1,11 +1,11 @@
 //! The third step: may the request go on.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use meshgate_codec::Known;
 use meshgate_routing::permit::access::AccessHttp;
 use meshgate_routing::permit::limit::LimitRequest;
-use meshgate_routing::permit::{AccessRequest, AccessVerdict};
+use meshgate_routing::permit::{AccessRequest, AccessRules, AccessVerdict};
 
 use super::Route;
 use crate::clock::now;
@@ -24,21 +24,29 @@ pub(super) fn permit(
     request: &Request,
 ) -> Result<(), Failure> {
     afford(connection)?;
-    if connection.direction == Direction::Inbound {
-        let host = request.host().to_ascii_lowercase();
-        let http = AccessHttp {
-            method: request.method.as_str(),
-            path: request.path(),
-            host: &host,
-        };
-        let address = route
-            .service
-            .endpoints()
-            .first()
-            .map(|endpoint| endpoint.address());
-        inbound(connection, snapshot, address, Some(http))?;
+    match (connection.direction, &route.access) {
+        (Direction::Edge, Some(rules)) => edge(connection, rules, request),
+        (Direction::Inbound, _) => {
+            let host = asked_host(request);
+            let application = route.service.endpoints().first();
+            let address = application.map(|endpoint| endpoint.address());
+            inbound(connection, snapshot, address, Some(asked(request, &host)))
+        }
+        (Direction::Edge | Direction::Outbound, _) => Ok(()),
     }
-    Ok(())
+}
+
+/// As routes know it: `A.test.` is `a.test`.
+fn asked_host(request: &Request) -> String {
+    request.host().trim_end_matches('.').to_ascii_lowercase()
+}
+
+fn asked<'a>(request: &'a Request, host: &'a str) -> AccessHttp<'a> {
+    AccessHttp {
+        method: request.method.as_str(),
+        path: request.path(),
+        host,
+    }
 }
 
 /// By how much was asked before.
@@ -79,14 +87,28 @@ fn afford(connection: &Connection) -> Result<(), Failure> {
     }
 }
 
+/// Clients of an edge have an address, and no identity.
+fn edge(connection: &Connection, rules: &AccessRules, request: &Request) -> Result<(), Failure> {
+    let Some(address) = told_address(request) else {
+        // Judged by another address it could be let in.
+        return Err(refused(Reason::AccessDenied, ""));
+    };
+    let host = asked_host(request);
+    let asked = AccessRequest {
+        peer: None,
+        address,
+        port: connection.reached.port(),
+        http: Some(asked(request, &host)),
+    };
+    judge(connection, rules, &asked)
+}
+
 fn inbound(
     connection: &Connection,
     snapshot: &Snapshot,
     destination: Option<SocketAddr>,
     http: Option<AccessHttp<'_>>,
 ) -> Result<(), Failure> {
-    let refused =
-        |reason, detail: &'static str| Failure::new(Side::Downstream, Step::Permit, reason, detail);
     let port = destination.map_or(0, |address| address.port());
     let workload = &snapshot.workload;
     if matches!(connection.peer, Peer::Plain) && workload.mtls(port) == Mtls::Strict {
@@ -95,26 +117,40 @@ fn inbound(
             "this workload takes mTLS only",
         ));
     }
-    let request = AccessRequest {
+    let asked = AccessRequest {
         peer: connection.peer.known(),
         address: connection.client.ip(),
         port,
         http,
     };
-    match workload.access.decide(&request) {
+    judge(connection, &workload.access, &asked)
+}
+
+fn judge(
+    connection: &Connection,
+    rules: &AccessRules,
+    asked: &AccessRequest<'_>,
+) -> Result<(), Failure> {
+    let (client, port) = (asked.address, asked.port);
+    let (method, path) = asked.http.map(|http| (http.method, http.path)).unzip();
+    match rules.decide(asked) {
         AccessVerdict::Allowed => Ok(()),
         AccessVerdict::WouldDeny { by } => {
             let peer = connection.peer_label();
-            tracing::info!(policy = by, %peer, port, "access would be denied (audit)");
+            tracing::info!(policy = by, %peer, %client, port, method, path, "access would be denied (audit)");
             Ok(())
         }
         AccessVerdict::Denied { by } => {
             let peer = connection.peer_label();
-            tracing::debug!(policy = by, %peer, port, "access denied");
+            tracing::debug!(policy = by, %peer, %client, port, method, path, "access denied");
             // Which policy it was is nobody's business but the record's.
             Err(refused(Reason::AccessDenied, ""))
         }
     }
+}
+
+fn refused(reason: Reason, detail: &'static str) -> Failure {
+    Failure::new(Side::Downstream, Step::Permit, reason, detail)
 }
 
 async fn within(
@@ -162,12 +198,17 @@ async fn within(
     }
 }
 
-/// The edge wrote the client's address when it introduced the request; elsewhere it is the connection's.
-pub(super) fn client_address(request: &Request, connection: &Connection) -> std::net::IpAddr {
-    request
-        .fields
-        .get(Known::XRealIp)
-        .filter(|_| connection.direction == Direction::Edge)
-        .and_then(|value| std::str::from_utf8(value).ok()?.parse().ok())
-        .unwrap_or_else(|| connection.client.ip())
+/// The client's address; elsewhere than at an edge it is the connection's.
+pub(super) fn client_address(request: &Request, connection: &Connection) -> IpAddr {
+    let told = match connection.direction {
+        Direction::Edge => told_address(request),
+        Direction::Inbound | Direction::Outbound => None,
+    };
+    told.unwrap_or_else(|| connection.client.ip())
+}
+
+/// What the edge wrote when it introduced the request.
+fn told_address(request: &Request) -> Option<IpAddr> {
+    let value = request.fields.get(Known::XRealIp)?;
+    std::str::from_utf8(value).ok()?.parse().ok()
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use meshgate_codec::Version;
+use meshgate_routing::permit::AccessRules;
 use meshgate_routing::route::NoRoute;
 
 use crate::failure::{Failure, Reason, Side, Step};
@@ -23,6 +24,8 @@ pub(crate) struct Route {
     /// The object that the rule comes from.
     pub(crate) origin: Arc<str>,
     pub(crate) limits: Vec<Arc<RateLimit>>,
+    /// Edge: who may ask.
+    pub(crate) access: Option<Arc<AccessRules>>,
     /// What the endpoint's application speaks.
     pub(crate) http2: bool,
 }
@@ -103,6 +106,7 @@ fn edge(connection: &Connection, snapshot: &Snapshot, request: &Request) -> Resu
         endpoint: None,
         origin: rule.origin.clone(),
         limits: rule.limits.clone(),
+        access: rule.access.clone(),
     })
 }
 
@@ -146,6 +150,7 @@ fn outbound(connection: &Connection, snapshot: &Snapshot, destination: SocketAdd
         service,
         endpoint,
         limits: Vec::new(),
+        access: None,
     }
 }
 
@@ -155,6 +160,7 @@ fn inbound(connection: &Connection, address: SocketAddr) -> Route {
         endpoint: None,
         origin: connection.shared.nothing.clone(),
         limits: Vec::new(),
+        access: None,
         http2: false,
     }
 }

@@ -10,6 +10,7 @@ use meshgate_proxy::{
     EndpointSpec, Engine, EngineOptions, Listener, ListenerKind, ListenerLimits, Policy, Protocol,
     Rule, Service, ServiceSpec, Services, Snapshot, Target, listen,
 };
+use meshgate_routing::permit::AccessRules;
 use meshgate_routing::route::{HostName, HostRules, PathKind, PathMatch, RouteTable};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -415,11 +416,21 @@ pub(crate) fn everything_to(
     service: Service,
     limits: Vec<Arc<meshgate_proxy::limits::RateLimit>>,
 ) -> Snapshot {
+    everything_permitted(service, limits, None)
+}
+
+/// The same, of those who may ask.
+pub(crate) fn everything_permitted(
+    service: Service,
+    limits: Vec<Arc<meshgate_proxy::limits::RateLimit>>,
+    access: Option<Arc<AccessRules>>,
+) -> Snapshot {
     let rule = Rule {
         target: Target::Service(service.name().clone()),
         origin: "ingress/shop/web".into(),
         index: 0,
         limits,
+        access,
     };
     let path = PathMatch::new(PathKind::Prefix, "/").unwrap();
     Snapshot {

@@ -2,6 +2,8 @@
 
 // Each module says that it is a test, because clippy's exemption for tests asks for exactly that.
 #[cfg(test)]
+mod access;
+#[cfg(test)]
 mod affinity;
 #[cfg(test)]
 mod announced;

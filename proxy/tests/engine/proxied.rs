@@ -10,6 +10,7 @@ use meshgate_proxy::{
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use crate::access::{from, guard};
 use crate::by_hand::{CHUNKED, post};
 use crate::kit::{Origin, Proxy, field, get, ok, say, service, soon, status_of, until};
 
@@ -197,4 +198,24 @@ async fn requests_are_counted_for_the_client_and_not_its_proxy() {
     assert_eq!(status_of(&refused), 503, "{refused}");
     let other = v2(&client("203.0.113.2:1"));
     assert_eq!(status_of(&ask(address, &other, other.len()).await), 200);
+}
+
+#[tokio::test]
+async fn the_client_is_permitted_and_not_its_proxy() {
+    let origin = Origin::start(ok("x")).await;
+    let limits = ListenerLimits::default();
+    let (proxy, address) = start(&origin, "127.0.0.0/8", limits).await;
+    guard(&proxy, &origin, vec![from(&["203.0.113.0/24"])]);
+    for (told, expected) in [
+        (client("203.0.113.7:1"), 200),
+        (client("[::ffff:203.0.113.7]:1"), 200),
+        (client("198.51.100.7:1"), 403),
+        // The proxy's own connection.
+        (Told::Proxy, 403),
+    ] {
+        let header = v2(&told);
+        let answer = ask(address, &header, header.len()).await;
+        assert_eq!(status_of(&answer), expected, "{told:?}: {answer}");
+    }
+    assert_eq!(origin.seen().len(), 2);
 }

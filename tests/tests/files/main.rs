@@ -1,5 +1,6 @@
 //! The edge without a cluster: `meshgate ingress --from`. Nothing here needs root.
 
+mod access;
 mod check;
 mod follow;
 mod limits;

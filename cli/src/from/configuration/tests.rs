@@ -200,7 +200,7 @@ fn conditions_are_warnings() {
             "a.yaml:26: document 4: Ingress shop/tls: SecretNotFound: secret shop/none does not exist",
             "b.yaml:1: document 1: BackendPolicy shop/p: TargetNotFound: there is no Service else in this namespace",
             "b.yaml:1: document 1: BackendPolicy shop/p: UnsupportedFields: not supported yet and not enforced: spec.healthCheck",
-            "c.yaml:1: document 1: AccessPolicy shop/a: NotEnforced: access policies are enforced by sidecars; this edge has none behind it",
+            "c.yaml:1: document 1: AccessPolicy shop/a: NotEnforced: enforced by sidecars, and this edge has none behind it: spec.targetRefs[0] (Service web)",
             "d.yaml:1: document 1: EndpointSlice default/s: metadata.labels: without kubernetes.io/service-name it belongs to no service and has no effect",
         ],
     );

@@ -1,5 +1,7 @@
 //! What a sidecar must know of its own pod: identity, whether plaintext is taken, who may call.
 
+pub(super) mod edge;
+
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use meshgate_api::{
@@ -65,7 +67,10 @@ impl Compiler {
                 .collect(),
             authorization: rules.is_some(),
             rules: rules
-                .map(|(policy, spec)| self.access_rules(policy, spec))
+                .map(|(policy, spec)| {
+                    let rules = spec.rules.as_deref().unwrap_or_default();
+                    self.access_rules(policy, rules, spec.audit)
+                })
                 .unwrap_or_default(),
         })
     }
@@ -118,13 +123,23 @@ impl Compiler {
             .collect()
     }
 
-    fn access_rules(&self, policy: &Name, spec: &AccessPolicySpec) -> Vec<push::AccessRule> {
-        let rules = spec.rules.iter().flatten();
+    fn access_rules(&self, policy: &Name, rules: &[Rule], audit: bool) -> Vec<push::AccessRule> {
         // A condition that is not understood must not let anyone in, nor past a Deny.
-        let rules = rules.filter(|rule| rule.when.is_none() || rule.action == Action::Deny);
-        rules
-            .map(|rule| self.access_rule(policy, rule, spec.audit))
-            .collect()
+        let understood = |rule: &&Rule| rule.when.is_none() || rule.action == Action::Deny;
+        let rules = rules.iter().filter(understood);
+        let mut compiled: Vec<_> = rules
+            .map(|rule| self.access_rule(policy, rule, audit))
+            .collect();
+        if audit && compiled.is_empty() {
+            // Without any rule all would be denied, and not only said to be.
+            compiled.push(push::AccessRule {
+                deny: true,
+                origin: policy.to_string(),
+                audit,
+                ..push::AccessRule::default()
+            });
+        }
+        compiled
     }
 
     fn access_rule(&self, policy: &Name, rule: &Rule, audit: bool) -> push::AccessRule {
@@ -196,7 +211,7 @@ fn access_to(to: &To) -> push::AccessTo {
         hosts: to
             .hosts
             .iter()
-            .map(|host| host.to_ascii_lowercase())
+            .map(|host| host.trim_end_matches('.').to_ascii_lowercase())
             .collect(),
         ports: to.ports.iter().copied().map(u32::from).collect(),
     }

@@ -80,6 +80,7 @@ impl Compiler {
             Ok(service) => (service, String::new()),
             Err(problem) => (String::new(), problem.message),
         };
+        let access = self.edge_access(candidate.ingress);
         push::Rule {
             path: Some(push::PathMatch {
                 kind: kind.into(),
@@ -90,6 +91,8 @@ impl Compiler {
             index: u32::try_from(candidate.index).unwrap_or(u32::MAX),
             rate_limits: self.rate_limits(candidate.ingress),
             problem,
+            authorization: access.is_some(),
+            access: access.unwrap_or_default(),
         }
     }
 

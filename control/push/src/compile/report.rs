@@ -1,5 +1,6 @@
 //! What came of an object, for its status and Events.
 
+mod edge;
 mod ingress;
 
 use std::collections::BTreeSet;
@@ -146,15 +147,20 @@ impl Compiler {
             &self.objects.rate_limit_policies,
             &self.index.rate_limit_targets,
         );
+        let hosts = self.hosts_of(&target, of)?;
+        unrivalled(policies, targets, name, &target, of)?;
+        Ok(hosts)
+    }
+
+    /// The resources of an Ingress that is served.
+    fn hosts_of(&self, target: &Target, of: &TargetRef) -> Result<BTreeSet<Key>, Problem> {
         let ingress = self
             .objects
             .ingresses
             .get(&target.name)
             .filter(|_| self.index.owned.contains(&target.name));
-        let ingress = ingress.ok_or_else(|| not_found(of))?;
-        unrivalled(policies, targets, name, &target, of)?;
-        Ok(index::hosts(ingress)
-            .into_iter()
+        let hosts = index::hosts(ingress.ok_or_else(|| not_found(of))?).into_iter();
+        Ok(hosts
             .map(|host| Key::new(ResourceKind::EdgeHost, host))
             .collect())
     }
@@ -230,11 +236,11 @@ impl Compiler {
                 })
         });
         let target = |of: &TargetRef| {
-            let target = Target::of(name, of).filter(|target| target.kind != TargetKind::Ingress);
-            let target = target.ok_or_else(|| not_supported(of))?;
+            let target = Target::of(name, of).ok_or_else(|| not_supported(of))?;
             let found = match target.kind {
+                TargetKind::Ingress => return self.edge_access_target((name, policy), &target, of),
                 TargetKind::Namespace => target.name.name == name.namespace,
-                _ => self.objects.services.contains_key(&target.name),
+                TargetKind::Service => self.objects.services.contains_key(&target.name),
             };
             match (found, &conflict) {
                 (false, _) => Err(not_found(of)),
@@ -246,13 +252,9 @@ impl Compiler {
             Some(conflict) => Err(conflict.clone()),
             None => Ok(pod_keys.clone()),
         };
-        Some(policy_report(
-            name,
-            policy,
-            access::unsupported,
-            without_target,
-            target,
-        ))
+        let mut report = policy_report(name, policy, access::unsupported, without_target, target);
+        edge::note_edge(name, policy, &mut report);
+        Some(report)
     }
 }
 
@@ -359,9 +361,11 @@ fn unrivalled<S: Checked>(
 ) -> Result<(), Problem> {
     match older_rival(policies, targets, name, target, of.section_name.as_deref()) {
         None => Ok(()),
-        Some(rival) => {
-            let message = format!("the older policy {rival} has the same target");
-            Err(Problem::new("Conflicted", message))
-        }
+        Some(rival) => Err(conflicted(rival)),
     }
+}
+
+fn conflicted(older: &Name) -> Problem {
+    let message = format!("the older policy {older} has the same target");
+    Problem::new("Conflicted", message)
 }

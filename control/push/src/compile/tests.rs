@@ -2,6 +2,7 @@
 
 mod attach;
 mod certificates;
+mod guarded;
 mod hosts;
 mod incremental;
 mod services;
@@ -342,8 +343,15 @@ fn show_rule(rule: &push::Rule) -> String {
             )
         })
         .collect();
+    let closed = if rule.authorization {
+        ", authorized"
+    } else {
+        ""
+    };
+    let access = rule.access.iter().map(show_access);
+    let access: String = access.map(|rule| format!("\n  {rule}")).collect();
     format!(
-        "  {kind} {} {to} ({} {}){limits}",
+        "  {kind} {} {to} ({} {}){limits}{closed}{access}",
         path.value, rule.origin, rule.index
     )
 }
@@ -434,8 +442,9 @@ fn show_access(rule: &push::AccessRule) -> String {
         parts.collect::<Vec<_>>().join(",")
     });
     let (from, to): (Vec<_>, Vec<_>) = (from.collect(), to.collect());
+    let audit = if rule.audit { ", audit" } else { "" };
     format!(
-        "  {verb} from [{}] to [{}] ({})",
+        "  {verb} from [{}] to [{}] ({}{audit})",
         from.join(" | "),
         to.join(" | "),
         rule.origin

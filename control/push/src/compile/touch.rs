@@ -78,6 +78,8 @@ impl Compiler {
             && self.index.access_targets.contains_key(&target)
         {
             self.touch_pods_of(&name.namespace);
+            // Policies may meet at other pods now.
+            self.touch_access_reports(&name.namespace);
         }
         self.touch_reports_of_targets(&target);
         self.dirty.insert(Unit::Service(name.clone()));
@@ -324,6 +326,9 @@ impl Compiler {
         for (policy, present) in [(&before, false), (&policy, true)] {
             let Some(policy) = policy else { continue };
             for target in targets(&name, policy.targets()) {
+                if target.kind == TargetKind::Ingress {
+                    self.touch_hosts_of(&target.name);
+                }
                 self.index.access_targets.put(&target, &name, present);
             }
         }

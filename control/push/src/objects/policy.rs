@@ -8,6 +8,7 @@ use meshgate_api::policies::{
     backend::{Algorithm, BackendPolicySpec, HashKey, LoadBalancing},
     rate_limit::RateLimitPolicySpec,
 };
+use meshgate_routing::route::{PathKind, PathMatch};
 use meshgate_routing::upstream::retry::grpc_code;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -230,11 +231,14 @@ impl Checked for AccessPolicySpec {
     }
 }
 
+/// A proxy refuses the whole host or workload for the sake of one path that nothing can equal.
 fn check_path(at: &str, path: &str) -> Result<(), String> {
-    match path.starts_with('/') {
-        true => Ok(()),
-        false => Err(format!("{at}: path \"{path}\" does not start with /")),
+    if !path.starts_with('/') {
+        return Err(format!("{at}: path \"{path}\" does not start with /"));
     }
+    PathMatch::new(PathKind::Exact, path)
+        .map(drop)
+        .map_err(|problem| format!("{at}: {problem}"))
 }
 
 fn check_block(at: &str, block: &str) -> Result<(), String> {

@@ -198,3 +198,47 @@ fn what_nobody_answers_for_is_said() {
         ],
     );
 }
+
+/// What a policy targets and asks for, and what is said of it.
+#[track_caller]
+fn check_access(spec: &str, findings: &[&str]) {
+    let policy = format!(
+        "{{kind: AccessPolicy, apiVersion: meshgate.dev/v1alpha1, metadata: {{name: a, namespace: shop}}, spec: {{{spec}}}}}"
+    );
+    let mut edge = Edge::of(SHOP);
+    edge.apply(&policy);
+    let findings: Vec<_> = findings.iter().copied().chain([NO_SECRET]).collect();
+    edge.check("shop/web:80 shop.test", &findings);
+}
+
+#[test]
+fn an_access_policy_says_what_of_it_an_edge_does_not_enforce() {
+    let ingress = "{group: networking.k8s.io, kind: Ingress, name: web}";
+    let rules = "rules: [{from: [{ipBlocks: [10.0.0.0/8]}]}]";
+    check_access(&format!("targetRefs: [{ingress}], {rules}"), &[]);
+    check_access(
+        &format!("targetRefs: [{ingress}], {rules}, mtls: Strict"),
+        &[
+            "Warning AccessPolicy shop/a: UnsupportedFields: not supported yet and not enforced: spec.mtls (at an edge)",
+        ],
+    );
+    check_access(
+        &format!("targetRefs: [{ingress}, {{kind: Service, name: web}}], {rules}"),
+        &[
+            "Warning AccessPolicy shop/a: NotEnforced: enforced by sidecars, and this edge has none behind it: spec.targetRefs[1] (Service web)",
+        ],
+    );
+    check_access(
+        &format!("selector: {{matchLabels: {{app: web}}}}, {rules}"),
+        &[
+            "Warning AccessPolicy shop/a: NotEnforced: enforced by sidecars, and this edge has none behind it: spec.selector",
+        ],
+    );
+    let gone = ingress.replace("web", "gone");
+    check_access(
+        &format!("targetRefs: [{gone}], {rules}"),
+        &[
+            "Warning AccessPolicy shop/a: TargetNotFound: there is no Ingress gone of class meshgate in this namespace",
+        ],
+    );
+}

@@ -1,4 +1,4 @@
-//! Who may do what: the rules of AccessPolicies that select a workload.
+//! Who may do what: the rules of AccessPolicies that select a workload or an Ingress.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use crate::identity::WorkloadId;
 use crate::route::PathMatch;
 
-/// All rules that select a workload.
-#[derive(Clone, Debug, Default)]
+/// All rules that select a workload, or that the policy of an Ingress has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessRules {
     /// False when no policy has an opinion: everything is allowed.
     pub enforced: bool,
@@ -18,7 +18,7 @@ pub struct AccessRules {
 }
 
 /// Matches when one of `from` (or none given) and one of `to` (or none given) match.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessRule {
     /// Deny instead of Allow.
     pub deny: bool,
@@ -33,7 +33,7 @@ pub struct AccessRule {
 }
 
 /// All given parts must match; a list matches when one of its entries does.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessFrom {
     /// Whole SPIFFE IDs.
     pub identities: Vec<String>,
@@ -46,7 +46,7 @@ pub struct AccessFrom {
 }
 
 /// All given parts must match; a list matches when one of its entries does.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessTo {
     /// Upper case.
     pub methods: Vec<String>,
@@ -61,9 +61,9 @@ pub struct AccessTo {
 /// What is known of a request or a TCP connection.
 #[derive(Clone, Copy, Debug)]
 pub struct AccessRequest<'a> {
-    /// The verified identity; `None` for plain peers.
+    /// The verified identity; `None` for plain peers, and for clients of an edge.
     pub peer: Option<&'a WorkloadId>,
-    /// The peer's address.
+    /// The peer's address; at an edge the client's, as it is told to the application.
     pub address: IpAddr,
     /// Destination port.
     pub port: u16,
@@ -78,7 +78,7 @@ pub struct AccessHttp<'a> {
     pub method: &'a str,
     /// Normalised, without query.
     pub path: &'a str,
-    /// Lower case, without port.
+    /// Lower case, without port or dots at its end.
     pub host: &'a str,
 }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use meshgate_api::push as wire;
 use meshgate_routing::permit::limit::{KeyPart, LimitMatch, OnFailure, Scope};
-use meshgate_routing::permit::{Limit, Rate};
+use meshgate_routing::permit::{AccessRules, Limit, Rate};
 use meshgate_routing::route::{HostName, PathMatch};
 use rustls::sign::CertifiedKey;
 
-use super::{Invalid, duration, each, known, path_match};
+use super::{Invalid, access, duration, each, known, path_match};
 use crate::push::report::Chain;
 use crate::snapshot::Target;
 use crate::tls::certified_key;
@@ -36,6 +36,8 @@ pub struct EdgeRule {
     pub index: u32,
     /// All must permit.
     pub limits: Vec<Limit>,
+    /// Who may ask; none when no policy has an opinion.
+    pub access: Option<AccessRules>,
 }
 
 /// Buckets are kept for as long as their window: longer ones would never be freed.
@@ -62,7 +64,32 @@ fn rule(wire: wire::Rule) -> Result<EdgeRule, Invalid> {
         origin: wire.origin.into(),
         index: wire.index,
         limits: each("rate_limits", wire.rate_limits, limit)?,
+        access: access_rules(wire.authorization, wire.access)?,
     })
+}
+
+fn access_rules(
+    enforced: bool,
+    rules: Vec<wire::AccessRule>,
+) -> Result<Option<AccessRules>, Invalid> {
+    let rules = each("access", rules, |rule| {
+        // Nobody knows which port a client reached: a rule that names one would never match, not even to deny.
+        match rule.to.iter().position(|to| !to.ports.is_empty()) {
+            Some(to) => Err(Invalid::new(
+                format_args!("to[{to}].ports"),
+                "means nothing at an edge",
+            )),
+            None => access::rule(rule),
+        }
+    })?;
+    match (enforced, rules.is_empty()) {
+        (true, _) => Ok(Some(AccessRules { enforced, rules })),
+        (false, true) => Ok(None),
+        (false, false) => Err(Invalid::new(
+            "authorization",
+            "not set, and there are rules",
+        )),
+    }
 }
 
 fn limit(wire: wire::RateLimit) -> Result<Limit, Invalid> {

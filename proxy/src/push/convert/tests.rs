@@ -363,6 +363,64 @@ fn workloads() {
 }
 
 #[test]
+fn access_at_the_edge() {
+    fn with(change: impl Fn(&mut wire::Rule)) -> wire::EdgeHost {
+        let mut rule = wire::Rule {
+            path: Some(path("/")),
+            service: "shop/web:80".to_owned(),
+            authorization: true,
+            access: vec![wire::AccessRule {
+                from: vec![wire::AccessFrom::default()],
+                to: vec![wire::AccessTo::default()],
+                ..wire::AccessRule::default()
+            }],
+            ..wire::Rule::default()
+        };
+        change(&mut rule);
+        wire::EdgeHost {
+            host: "a.test".to_owned(),
+            rules: vec![rule],
+        }
+    }
+    fn check_access(change: impl Fn(&mut wire::Rule), expected: &str) {
+        check(edge_host(with(change)), expected);
+    }
+    let open = |rule: &mut wire::Rule| {
+        rule.authorization = false;
+        rule.access.clear();
+    };
+    check_access(open, "access: None");
+    let closed = |rule: &mut wire::Rule| rule.access.clear();
+    check_access(
+        closed,
+        "access: Some(AccessRules { enforced: true, rules: [] })",
+    );
+    for (block, expected) in [
+        ("10.0.0.5/8", "ip_blocks: [10.0.0.5/8]"),
+        ("10.0.0.5", "ip_blocks: [10.0.0.5/32]"),
+        ("2001:db8::1", "ip_blocks: [2001:db8::1/128]"),
+        ("::ffff:10.0.0.0/104", "ip_blocks: [10.0.0.0/8]"),
+        ("::ffff:10.0.0.5", "ip_blocks: [10.0.0.5/32]"),
+        ("::ffff:0:0/90", "ip_blocks: [::ffff:0.0.0.0/90]"),
+        (
+            "a.test",
+            "refused: rules[0].access[0].from[0].ip_blocks[0]: \"a.test\"",
+        ),
+    ] {
+        let from = |rule: &mut wire::Rule| rule.access[0].from[0].ip_blocks = vec![block.into()];
+        check_access(from, expected);
+    }
+    check_access(
+        |rule| rule.access[0].to[0].ports = vec![80],
+        "refused: rules[0].access[0].to[0].ports: means nothing at an edge",
+    );
+    check_access(
+        |rule| rule.authorization = false,
+        "refused: rules[0].authorization: not set, and there are rules",
+    );
+}
+
+#[test]
 fn certificates() {
     let refused = |hosts: &[&str], chain_pem: &str, expected: &str| {
         let wire = wire::Certificate {

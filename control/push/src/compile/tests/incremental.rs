@@ -129,13 +129,20 @@ fn object(rng: &mut StdRng) -> String {
                 "targetRefs: [{kind: Namespace, name: shop}]",
                 "targetRefs: [{kind: Service, name: s1}]",
                 "selector: {matchLabels: {app: a0}}",
+                "targetRefs: [{group: networking.k8s.io, kind: Ingress, name: i0}]",
+                "targetRefs: [{group: networking.k8s.io, kind: Ingress, name: i1}, {kind: Service, name: s0}]",
+            ];
+            let opinion = [
+                String::new(),
+                ", authentication: {basic: {}}".into(),
+                format!(", rules: [{{from: [{{namespaces: [n{}]}}]}}]", n(rng, 2)),
             ];
             format!(
-                "{}}}\nspec: {{{}, mtls: {}, rules: [{{from: [{{namespaces: [n{}]}}]}}]}}",
-                meta("AccessPolicy", format!("x{}", n(rng, 2))),
-                target[n(rng, 3) as usize],
+                "{}}}\nspec: {{{}, mtls: {}{}}}",
+                meta("AccessPolicy", format!("x{}", n(rng, 3))),
+                target[n(rng, 5) as usize],
                 ["Strict", "Permissive"][n(rng, 2) as usize],
-                n(rng, 2)
+                opinion[n(rng, 3) as usize],
             )
         }
     }

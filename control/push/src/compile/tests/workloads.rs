@@ -57,8 +57,8 @@ fn each_opinion_is_taken_from_the_most_specific_policy_that_has_it() {
             "
         {CATALOG} STRICT, authorized
           port 8080 PERMISSIVE
-          allow from [spiffe://cluster.local/ns/shop/sa/frontend,spiffe://cluster.local/ns/web/sa/shop,ops] to [GET,/items,a.test,8080] (shop/pods)
-          deny from [10.0.0.0/8,!10.1.0.0/16] to [] (shop/pods)
+          allow from [spiffe://cluster.local/ns/shop/sa/frontend,spiffe://cluster.local/ns/web/sa/shop,ops] to [GET,/items,a.test,8080] (shop/pods, audit)
+          deny from [10.0.0.0/8,!10.1.0.0/16] to [] (shop/pods, audit)
         {OTHER} STRICT, authorized"
         ),
     );
@@ -122,6 +122,6 @@ fn conflicts_and_targets_that_are_none() {
         "
         Namespace other: TargetNotFound: a policy can only target its own namespace
         Service gone: TargetNotFound: there is no Service gone in this namespace
-        Ingress x: Invalid: targets of kind Ingress are not supported yet",
+        Ingress x: TargetNotFound: there is no Ingress x of class meshgate in this namespace",
     );
 }

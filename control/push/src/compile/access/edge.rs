@@ -1,0 +1,86 @@
+//! What an edge must know of who may ask an Ingress.
+
+use meshgate_api::{
+    policies::access::{AccessPolicySpec, Action, Rule},
+    push,
+};
+
+use crate::{
+    compile::{
+        Compiler,
+        index::{Target, TargetKind},
+    },
+    objects::Name,
+};
+
+impl Compiler {
+    /// The rules of the policy in force for an Ingress; `None` when no policy has an opinion.
+    pub(in crate::compile) fn edge_access(&self, ingress: &Name) -> Option<Vec<push::AccessRule>> {
+        let (policy, spec) = self.edge_access_policy(ingress)?;
+        Some(self.access_rules(policy, &judged_rules(spec), spec.audit))
+    }
+
+    /// The policy in force for an Ingress: the oldest that has an opinion.
+    pub(in crate::compile) fn edge_access_policy(
+        &self,
+        ingress: &Name,
+    ) -> Option<(&Name, &AccessPolicySpec)> {
+        let target = Target {
+            kind: TargetKind::Ingress,
+            name: ingress.clone(),
+        };
+        let policies = self.index.access_targets.at(&target).filter_map(|name| {
+            let policy = self.objects.access_policies.get(name)?;
+            let spec = policy.spec.as_ref().filter(|spec| has_opinion(spec))?;
+            Some((policy.meta.created_unix_s, name, spec))
+        });
+        let (_, name, spec) = policies.min_by_key(|(created, name, _)| (*created, *name))?;
+        Some((name, spec))
+    }
+}
+
+/// Whether a policy decides who may ask an Ingress.
+pub(in crate::compile) fn has_opinion(spec: &AccessPolicySpec) -> bool {
+    spec.rules.is_some() || spec.authentication.is_some()
+}
+
+/// The rules as an edge can judge them. What it cannot must not let anyone in, nor past a Deny.
+fn judged_rules(spec: &AccessPolicySpec) -> Vec<Rule> {
+    let rules = spec.rules.iter().flatten();
+    // Nobody can prove yet who he is.
+    let rules = rules.filter(|rule| rule.action == Action::Deny || spec.authentication.is_none());
+    rules.filter_map(judged).collect()
+}
+
+/// Which port a client reached is no fact at an edge: others map ports to it.
+fn judged(rule: &Rule) -> Option<Rule> {
+    let mut rule = rule.clone();
+    match rule.action {
+        Action::Deny => rule.to.iter_mut().for_each(|to| to.ports.clear()),
+        Action::Allow => {
+            let is_for_all = rule.to.is_empty();
+            rule.to.retain(|to| to.ports.is_empty());
+            if rule.to.is_empty() && !is_for_all {
+                return None;
+            }
+        }
+    }
+    Some(rule)
+}
+
+/// Paths of the fields that are set and not enforced at an edge.
+pub(in crate::compile) fn unsupported(spec: &AccessPolicySpec) -> Vec<String> {
+    let fields = [
+        (spec.mtls.is_some(), "mtls"),
+        (!spec.ports.is_empty(), "ports"),
+    ];
+    let fields = fields.iter().filter(|(is_set, _)| *is_set);
+    let fields = fields.map(|(_, field)| format!("spec.{field} (at an edge)"));
+    let rules = spec.rules.iter().flatten().enumerate();
+    let of_rules = rules.flat_map(|(rule, of)| {
+        let with_ports = of.to.iter().enumerate();
+        let with_ports = with_ports.filter(|(_, to)| !to.ports.is_empty());
+        with_ports.map(move |(to, _)| format!("spec.rules[{rule}].to[{to}].ports (at an edge)"))
+    });
+    fields.chain(of_rules).collect()
+}

@@ -1,0 +1,179 @@
+//! AccessPolicies of an Ingress.
+
+use super::World;
+use crate::objects::Kind;
+
+const WEB: &str = r#"
+kind: Service
+metadata: {name: web}
+spec: {ports: [{port: 80}]}
+---
+kind: Ingress
+metadata: {name: web}
+spec: {rules: [{host: a.test, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]}
+---
+kind: Ingress
+metadata: {name: open}
+spec: {rules: [{host: a.test, http: {paths: [{path: /open, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]}
+"#;
+const INGRESS: &str = "{group: networking.k8s.io, kind: Ingress, name: web}";
+const WEB_RULE: &str = "prefix / -> shop/web:80 (ingress/shop/web 0)";
+const OPEN_HOST: &str = "host a.test\n  prefix /open -> shop/web:80 (ingress/shop/open 0)\n  prefix / -> shop/web:80 (ingress/shop/web 0)";
+
+/// A policy of that age, as a document of its own.
+fn policy(name: &str, second: u32, spec: &str) -> String {
+    format!(
+        "\n---\nkind: AccessPolicy\nmetadata: {{name: {name}, creationTimestamp: '2026-01-01T00:00:0{second}Z'}}\nspec: {spec}\n"
+    )
+}
+
+/// What a policy of the Ingress comes to, rule by rule, and what is said of it.
+#[track_caller]
+fn check(spec: &str, rules: &str, report: &str) {
+    let spec = format!("{{targetRefs: [{INGRESS}], {spec}}}");
+    let world = World::of(&format!("{WEB}{}", policy("p", 0, &spec)));
+    let (first, web) = OPEN_HOST.rsplit_once('\n').expect("two rules");
+    let expected = [first, &format!("{web}{rules}")].join("\n");
+    world.check("host", &expected);
+    world.check_report("shop/p", report);
+}
+
+#[test]
+fn rules_go_to_the_routes_of_their_ingress() {
+    check(
+        "mtls: Permissive",
+        "",
+        "Ingress web: accepted, in EdgeHost a.test; not supported: spec.mtls (at an edge)",
+    );
+    let accepted = "Ingress web: accepted, in EdgeHost a.test";
+    check("rules: []", ", authorized", accepted);
+    check(
+        "rules: [
+           {from: [{ipBlocks: [10.0.0.0/8, 192.0.2.1], notIpBlocks: [10.1.0.0/16]}], to: [{methods: [GET], paths: [{value: /x}], hosts: [A.test.]}]},
+           {action: Deny, from: [{namespaces: [n], serviceAccounts: [a/b]}]}]",
+        ", authorized
+    allow from [10.0.0.0/8,192.0.2.1,!10.1.0.0/16] to [GET,/x,a.test] (shop/p)
+    deny from [spiffe://cluster.local/ns/a/sa/b,n] to [] (shop/p)",
+        accepted,
+    );
+    check(
+        "audit: true, rules: [{to: [{methods: [GET]}]}]",
+        ", authorized\n    allow from [] to [GET] (shop/p, audit)",
+        accepted,
+    );
+    // Nothing is denied, even where nothing is allowed.
+    check(
+        "audit: true, rules: []",
+        ", authorized\n    deny from [] to [] (shop/p, audit)",
+        accepted,
+    );
+}
+
+#[test]
+fn what_an_edge_cannot_judge_lets_nobody_in_nor_past_a_deny() {
+    let partly = "Ingress web: accepted, in EdgeHost a.test; not supported: ";
+    check(
+        "rules: [{when: [{claim: groups, contains: admin}]}, {action: Deny, when: [{claim: a}]}]",
+        ", authorized\n    deny from [] to [] (shop/p)",
+        &format!("{partly}spec.rules[0].when, spec.rules[1].when"),
+    );
+    check(
+        "rules: [{to: [{ports: [80]}]}, {to: [{ports: [80]}, {methods: [GET]}]}, {action: Deny, to: [{ports: [80], methods: [PUT]}]}]",
+        ", authorized\n    allow from [] to [GET] (shop/p)\n    deny from [] to [PUT] (shop/p)",
+        &format!(
+            "{partly}spec.rules[0].to[0].ports (at an edge), spec.rules[1].to[0].ports (at an edge), spec.rules[2].to[0].ports (at an edge)"
+        ),
+    );
+    check(
+        "authentication: {basic: {}}",
+        ", authorized",
+        &format!("{partly}spec.authentication"),
+    );
+    check(
+        "authentication: {basic: {}}, ports: [{port: 1, mtls: Strict}], rules: [{}, {action: Deny, from: [{ipBlocks: [10.0.0.0/8]}]}]",
+        ", authorized\n    deny from [10.0.0.0/8] to [] (shop/p)",
+        &format!("{partly}spec.authentication, spec.ports (at an edge)"),
+    );
+}
+
+#[test]
+fn the_oldest_opinion_wins_and_a_change_reaches_the_routes() {
+    let with = |name: &str, second, rest: &str| {
+        let spec = format!("{{targetRefs: [{INGRESS}], {rest}}}");
+        policy(name, second, &spec)
+    };
+    let guarded = |by: &str| {
+        let rule = format!("{WEB_RULE}, authorized\n    allow from [10.0.0.0/8] to [] (shop/{by})");
+        OPEN_HOST.replace(WEB_RULE, &rule)
+    };
+    let rules = "rules: [{from: [{ipBlocks: [10.0.0.0/8]}]}]";
+    let accepted = "Ingress web: accepted, in EdgeHost a.test";
+    let mut world = World::of(WEB);
+    world.check("host", OPEN_HOST);
+    world.apply(&with("new", 3, rules));
+    world.check("host", &guarded("new"));
+    world.check_report("shop/new", accepted);
+    // An older one without rules has no opinion.
+    world.apply(&with("mtls", 1, "mtls: Strict"));
+    world.check("host", &guarded("new"));
+    world.apply(&with("old", 2, rules));
+    world.check("host", &guarded("old"));
+    world.check_report("shop/old", accepted);
+    world.check_report(
+        "shop/new",
+        "Ingress web: Conflicted: the older policy shop/old has the same target",
+    );
+    world.delete(Kind::AccessPolicy, "shop/old");
+    world.check("host", &guarded("new"));
+    world.check_report("shop/new", accepted);
+    world.apply(&with("new", 3, rules).replace("name: web", "name: open"));
+    world.check(
+        "host",
+        &OPEN_HOST.replace(
+            "open 0)",
+            "open 0), authorized\n    allow from [10.0.0.0/8] to [] (shop/new)",
+        ),
+    );
+    world.delete(Kind::AccessPolicy, "shop/new");
+    world.check("host", OPEN_HOST);
+}
+
+#[test]
+fn targets_that_are_none_and_targets_of_both_kinds() {
+    let spec = format!(
+        "{{targetRefs: [{INGRESS}, {{group: networking.k8s.io, kind: Ingress, name: gone}}, {{kind: Service, name: web}}, {{group: gateway.networking.k8s.io, kind: Gateway, name: g}}], mtls: Strict, rules: []}}"
+    );
+    let mut world = World::of(&format!("{WEB}{}", policy("p", 0, &spec)));
+    let of_others = "
+        Ingress gone: TargetNotFound: there is no Ingress gone of class meshgate in this namespace; not supported: spec.mtls (at an edge)
+        Service web: accepted, in 
+        Gateway g: Invalid: targets of kind Gateway are not supported yet";
+    world.check_report(
+        "shop/p",
+        &format!("
+        Ingress web: accepted, in EdgeHost a.test; not supported: spec.mtls (at an edge){of_others}"),
+    );
+    world.delete(Kind::Ingress, "shop/web");
+    world.check_report(
+        "shop/p",
+        &format!("
+        Ingress web: TargetNotFound: there is no Ingress web of class meshgate in this namespace; not supported: spec.mtls (at an edge){of_others}"),
+    );
+    world.apply(WEB);
+    world.check(
+        "host",
+        &OPEN_HOST.replace(WEB_RULE, &format!("{WEB_RULE}, authorized")),
+    );
+}
+
+#[test]
+fn a_path_that_nothing_can_equal_is_the_policys_fault() {
+    let spec =
+        format!("{{targetRefs: [{INGRESS}], rules: [{{to: [{{paths: [{{value: /a//b}}]}}]}}]}}");
+    let world = World::of(&format!("{WEB}{}", policy("p", 0, &spec)));
+    world.check("host", OPEN_HOST);
+    world.check_report(
+        "shop/p",
+        "Ingress web: Invalid: spec.rules[0]: path \"/a//b\" contains an empty element, a dot element, a query or characters that no normalised path has",
+    );
+}
