@@ -9,7 +9,7 @@ use meshgate_proxy::push::resource::{Body, Changes, Kind};
 use meshgate_proxy::push::stream::Enforce;
 use meshgate_proxy::tls::Certificates;
 use meshgate_proxy::{Engine, Rule, Service, ServiceSpec, Services, Snapshot};
-use meshgate_routing::route::{HostName, HostRules, RouteTable};
+use meshgate_routing::route::{HostName, HostRules, RequestMatch, RouteTable};
 
 /// The last good version of every resource, and the engine that enforces them.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl Tables {
         }
     }
 
-    fn rule(&self, rule: EdgeRule) -> (meshgate_routing::route::PathMatch, Rule) {
+    fn rule(&self, rule: EdgeRule) -> (RequestMatch, Rule) {
         let limits = rule.limits.into_iter();
         let compiled = Rule {
             target: rule.target,
@@ -86,7 +86,7 @@ impl Tables {
                 .map(|limit| self.engine.limits().open(limit))
                 .collect(),
         };
-        (rule.path, compiled)
+        (rule.matches, compiled)
     }
 
     fn remove(&mut self, kind: Kind, name: &str) {

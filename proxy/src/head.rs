@@ -52,6 +52,12 @@ impl Request {
         &self.target[..self.path_end]
     }
 
+    /// As it came; empty when there is none.
+    pub(crate) fn query(&self) -> &str {
+        let query = &self.target[self.path_end..];
+        query.strip_prefix('?').unwrap_or(query)
+    }
+
     pub(crate) fn is_grpc(&self) -> bool {
         is_grpc(&self.fields)
     }

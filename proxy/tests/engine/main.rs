@@ -40,6 +40,8 @@ mod limits;
 #[cfg(test)]
 mod listeners;
 #[cfg(test)]
+mod matches;
+#[cfg(test)]
 mod mesh;
 #[cfg(test)]
 mod proxied;

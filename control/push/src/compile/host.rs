@@ -90,6 +90,8 @@ impl Compiler {
             index: u32::try_from(candidate.index).unwrap_or(u32::MAX),
             rate_limits: self.rate_limits(candidate.ingress),
             problem,
+            // An Ingress knows hosts and paths.
+            ..push::Rule::default()
         }
     }
 
