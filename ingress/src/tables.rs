@@ -103,7 +103,11 @@ impl Tables {
         for certificate in self.certificates.values() {
             for host in &certificate.hosts {
                 certificates
-                    .add(host, certificate.key.clone())
+                    .add_demanding(
+                        host,
+                        certificate.key.clone(),
+                        certificate.client_auth.clone(),
+                    )
                     .expect("hosts are validated when the certificate is converted");
             }
         }

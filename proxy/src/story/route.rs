@@ -72,6 +72,7 @@ pub(crate) fn route_tcp(
 
 fn edge(connection: &Connection, snapshot: &Snapshot, request: &Request) -> Result<Route, Failure> {
     same_name_as_tls(connection, snapshot, request.host())?;
+    same_proof(connection, snapshot, request.host())?;
     let refused = |reason, detail: String| Failure::new(Side::Proxy, Step::Route, reason, detail);
     let rule = find(snapshot, request).map_err(|none| {
         let detail = match none {
@@ -154,6 +155,20 @@ fn same_name_as_tls(
         _ => Err(Failure::downstream(
             Reason::Misdirected,
             format!("the connection is for {name:?}"),
+        )),
+    }
+}
+
+/// A host is reached by connections only whose handshake demanded the client certificate that the host demands now, or none
+/// where it demands none: who was let in for one host is a stranger to another.
+fn same_proof(connection: &Connection, snapshot: &Snapshot, host: &str) -> Result<(), Failure> {
+    let wanted = snapshot.certificates.client_auth_of_host(host);
+    let proof = &connection.client_proof;
+    match proof.is_for(wanted.map(Arc::as_ref), connection.tls) {
+        true => Ok(()),
+        false => Err(Failure::downstream(
+            Reason::Misdirected,
+            "the host has other demands of client certificates than the connection met",
         )),
     }
 }

@@ -12,6 +12,8 @@ mod balance;
 #[cfg(test)]
 mod by_hand;
 #[cfg(test)]
+mod client_certificates;
+#[cfg(test)]
 mod collector;
 #[cfg(test)]
 mod early_answers;

@@ -15,7 +15,7 @@ use rustls::sign::CertifiedKey;
 use super::{Invalid, duration, each, known, path_match};
 use crate::push::report::Chain;
 use crate::snapshot::Target;
-use crate::tls::certified_key;
+use crate::tls::{ClientAuth, certified_key};
 
 /// One host with its rules; of two that demand the same the first is asked.
 #[derive(Debug)]
@@ -182,6 +182,8 @@ pub struct EdgeCertificate {
     pub hosts: Vec<String>,
     /// Chain and key.
     pub key: Arc<CertifiedKey>,
+    /// What clients of these hosts must prove.
+    pub client_auth: Option<Arc<ClientAuth>>,
 }
 
 /// Converts a certificate.
@@ -194,5 +196,12 @@ pub fn certificate(wire: wire::Certificate) -> Result<EdgeCertificate, Invalid> 
         hosts: each("hosts", wire.hosts, host)?,
         key: certified_key(&wire.chain_pem, &wire.key_pem)
             .map_err(|why| Invalid::new("chain_pem", Chain(&why)))?,
+        client_auth: wire.client_auth.map(client_auth).transpose()?,
     })
+}
+
+fn client_auth(wire: wire::ClientAuth) -> Result<Arc<ClientAuth>, Invalid> {
+    ClientAuth::new(&wire.roots_pem.join("\n"), wire.required)
+        .map(Arc::new)
+        .map_err(|why| Invalid::new("client_auth.roots_pem", Chain(&why)))
 }

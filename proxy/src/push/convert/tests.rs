@@ -380,7 +380,7 @@ fn certificates() {
         let wire = wire::Certificate {
             hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
             chain_pem: chain_pem.to_owned(),
-            key_pem: String::new(),
+            ..wire::Certificate::default()
         };
         check(certificate(wire), expected);
     };
@@ -389,5 +389,37 @@ fn certificates() {
         &["a.test"],
         "",
         "refused: chain_pem: there is no certificate",
+    );
+    let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+    let check_roots = |roots_pem: &[&str], expected: &str| {
+        let wire = wire::Certificate {
+            hosts: vec!["a.test".to_owned()],
+            chain_pem: made.cert.pem(),
+            key_pem: made.signing_key.serialize_pem(),
+            client_auth: Some(wire::ClientAuth {
+                roots_pem: roots_pem.iter().map(|pem| (*pem).to_owned()).collect(),
+                required: true,
+            }),
+        };
+        check(certificate(wire), expected);
+    };
+    let root = made.cert.pem();
+    check_roots(
+        &[&root, root.trim()],
+        "ClientAuth { roots: 1, required: true }",
+    );
+    check_roots(
+        &[],
+        "refused: client_auth.roots_pem: there is no certificate",
+    );
+    let torn = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
+    check_roots(
+        &[torn],
+        "refused: client_auth.roots_pem: the roots are not readable PEM",
+    );
+    let nonsense = torn.replace('!', "AAAA");
+    check_roots(
+        &[&nonsense],
+        "refused: client_auth.roots_pem: one of the roots cannot be",
     );
 }
