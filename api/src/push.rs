@@ -76,6 +76,7 @@ mod tests {
             hosts: vec!["a.test".into()],
             chain_pem: "chain".into(),
             key_pem: "secret".into(),
+            ..Certificate::default()
         };
         assert!(!format!("{certificate:?}").contains("secret"));
     }

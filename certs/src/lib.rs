@@ -4,6 +4,7 @@
 //! nodes; the *mesh CA* ([`authority`]) signs workloads only. Everything here is synchronous; time and chance are arguments.
 
 pub mod authority;
+pub mod client;
 pub mod cluster;
 pub mod credential;
 pub mod csr;

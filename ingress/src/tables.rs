@@ -9,7 +9,7 @@ use meshgate_proxy::push::resource::{Body, Changes, Kind};
 use meshgate_proxy::push::stream::Enforce;
 use meshgate_proxy::tls::Certificates;
 use meshgate_proxy::{Engine, Rule, Service, ServiceSpec, Services, Snapshot};
-use meshgate_routing::route::{HostName, HostRules, RouteTable};
+use meshgate_routing::route::{HostName, HostRules, RequestMatch, RouteTable};
 
 use crate::access::AccessBook;
 
@@ -81,7 +81,7 @@ impl Tables {
         }
     }
 
-    fn rule(&mut self, rule: EdgeRule) -> (meshgate_routing::route::PathMatch, Rule) {
+    fn rule(&mut self, rule: EdgeRule) -> (RequestMatch, Rule) {
         let limits = rule.limits.into_iter();
         let compiled = Rule {
             target: rule.target,
@@ -92,7 +92,7 @@ impl Tables {
                 .collect(),
             access: rule.access.map(|rules| self.access.shared(rules)),
         };
-        (rule.path, compiled)
+        (rule.matches, compiled)
     }
 
     fn remove(&mut self, kind: Kind, name: &str) {
@@ -109,7 +109,11 @@ impl Tables {
         for certificate in self.certificates.values() {
             for host in &certificate.hosts {
                 certificates
-                    .add(host, certificate.key.clone())
+                    .add_demanding(
+                        host,
+                        certificate.key.clone(),
+                        certificate.client_auth.clone(),
+                    )
                     .expect("hosts are validated when the certificate is converted");
             }
         }

@@ -320,6 +320,7 @@ fn certificate(host: &str) -> wire::Certificate {
         hosts: vec![host.to_owned()],
         chain_pem: made.cert.pem(),
         key_pem: made.signing_key.serialize_pem(),
+        ..wire::Certificate::default()
     }
 }
 

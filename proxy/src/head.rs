@@ -52,14 +52,10 @@ impl Request {
         &self.target[..self.path_end]
     }
 
-    /// The first parameter of this name in the query, as sent.
-    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
-        let query = self.target[self.path_end..].strip_prefix('?')?;
-        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        pairs
-            .filter(|(found, _)| *found == name)
-            .map(|(_, value)| value)
-            .next()
+    /// As it came; empty when there is none.
+    pub(crate) fn query(&self) -> &str {
+        let query = &self.target[self.path_end..];
+        query.strip_prefix('?').unwrap_or(query)
     }
 
     pub(crate) fn is_grpc(&self) -> bool {

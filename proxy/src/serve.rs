@@ -27,6 +27,7 @@ use crate::headers::set;
 use crate::io::Io;
 use crate::listen::{ListenerKind, ListenerLimits};
 use crate::service::ClientLoad;
+use crate::tls::ClientProof;
 use crate::upstream::Downstream;
 use crate::worker::Tasks;
 
@@ -52,6 +53,8 @@ pub(crate) struct Connection {
     pub(crate) peer: Peer,
     /// Edge, with TLS: the name in the handshake.
     pub(crate) server_name: Option<Box<str>>,
+    /// Edge: what the client proved for that name.
+    pub(crate) client_proof: ClientProof,
     pub(crate) tls: bool,
     /// Where a redirected connection wanted to go.
     pub(crate) destination: Option<SocketAddr>,
@@ -206,6 +209,7 @@ fn begin(
         downstream: Arc::default(),
         peer: Peer::Plain,
         server_name: None,
+        client_proof: ClientProof::NotAsked,
         tls: false,
         destination: None,
         from_mesh: false,

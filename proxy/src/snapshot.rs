@@ -16,7 +16,7 @@ use crate::tls::Certificates;
 pub struct Snapshot {
     /// The generation of the control plane that this enforces.
     pub generation: u64,
-    /// Edge: hosts and paths.
+    /// Edge: hosts, paths, and what else rules demand.
     pub routes: RouteTable<Rule>,
     /// All known services.
     pub services: Services,
@@ -26,7 +26,7 @@ pub struct Snapshot {
     pub workload: Workload,
 }
 
-/// Where the requests of one host and path go.
+/// Where the requests go that a rule takes.
 #[derive(Clone, Debug)]
 pub struct Rule {
     /// The service, or why there is none.

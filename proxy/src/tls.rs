@@ -1,5 +1,6 @@
 //! TLS at both ends: certificates by server name for the edge, workload identity for the mesh.
 
+mod client_auth;
 mod schedule;
 
 use std::fmt;
@@ -13,19 +14,34 @@ use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::crypto::hash::HashAlgorithm;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, SupportedCipherSuite};
 use thiserror::Error;
 
+pub(crate) use client_auth::ClientProof;
+pub use client_auth::{ClientAuth, ClientAuthProblem};
+
 use crate::snapshot::Snapshot;
 
-/// Certificates of the edge, by server name.
+/// Certificates of the edge, by server name, and those that it demands of clients.
 #[derive(Debug, Default)]
 pub struct Certificates {
-    exact: Configured<Box<str>, Arc<CertifiedKey>>,
-    wildcard: Configured<Box<str>, Arc<CertifiedKey>>,
-    default: Option<Arc<CertifiedKey>>,
+    exact: Configured<Box<str>, Served>,
+    wildcard: Configured<Box<str>, Served>,
+    default: Option<Served>,
+    /// Whether any host demands a certificate of its clients.
+    demanding: bool,
+}
+
+/// How a server name is served.
+#[derive(Debug)]
+struct Served {
+    key: Arc<CertifiedKey>,
+    client_auth: Option<Arc<ClientAuth>>,
 }
 
 /// Why a certificate cannot be served.
@@ -70,15 +86,27 @@ impl Certificates {
     /// Adds a certificate for a host (`a.test`, `*.a.test`); the first for a host stays. `*` makes it the one for
     /// names that nobody has.
     pub fn add(&mut self, host: &str, key: Arc<CertifiedKey>) -> Result<(), HostProblem> {
+        self.add_demanding(host, key, None)
+    }
+
+    /// The same for a host that demands a certificate of its clients.
+    pub fn add_demanding(
+        &mut self,
+        host: &str,
+        key: Arc<CertifiedKey>,
+        client_auth: Option<Arc<ClientAuth>>,
+    ) -> Result<(), HostProblem> {
+        self.demanding |= client_auth.is_some();
+        let served = Served { key, client_auth };
         match HostName::parse(host)? {
             HostName::Exact(name) => {
-                self.exact.entry(name).or_insert(key);
+                self.exact.entry(name).or_insert(served);
             }
             HostName::Wildcard(suffix) => {
-                self.wildcard.entry(suffix).or_insert(key);
+                self.wildcard.entry(suffix).or_insert(served);
             }
             HostName::Any => {
-                self.default.get_or_insert(key);
+                self.default.get_or_insert(served);
             }
         }
         Ok(())
@@ -86,6 +114,25 @@ impl Certificates {
 
     /// The certificate for a server name (lower case; empty when the client named none).
     pub fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+        self.served(name).map(|served| &served.key)
+    }
+
+    /// What clients that ask for a server name (as for [`Self::find`]) must prove.
+    pub fn client_auth(&self, name: &str) -> Option<&Arc<ClientAuth>> {
+        self.served(name)?.client_auth.as_ref()
+    }
+
+    /// What clients must prove for requests to a host, in any case and with or without the dot of the root: as rules find
+    /// it.
+    pub(crate) fn client_auth_of_host(&self, host: &str) -> Option<&Arc<ClientAuth>> {
+        // Most edges have none, and this is asked for every request.
+        if !self.demanding {
+            return None;
+        }
+        self.client_auth(&host.trim_end_matches('.').to_ascii_lowercase())
+    }
+
+    fn served(&self, name: &str) -> Option<&Served> {
         let of_wildcard = || self.wildcard.get(&name[name.find('.')?..]);
         self.exact
             .get(name)
@@ -109,7 +156,7 @@ impl ResolvesServerCert for FromSnapshot {
         let certificates = &snapshot.certificates;
         match hello.server_name() {
             Some(name) => certificates.find(&name.to_ascii_lowercase()).cloned(),
-            None => certificates.default.clone(),
+            None => certificates.find("").cloned(),
         }
     }
 }
@@ -124,11 +171,11 @@ pub(crate) struct EdgeTls {
 impl EdgeTls {
     /// Sessions are resumed by tickets, whichever worker made them; their keys live in memory and change by themselves.
     pub(crate) fn new(snapshot: Arc<ArcSwap<Snapshot>>) -> Result<Self, rustls::Error> {
-        let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(FromSnapshot(snapshot)));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let mut config = edge_config(
+            Arc::new(provider()),
+            WebPkiClientVerifier::no_client_auth(),
+            Arc::new(FromSnapshot(snapshot)),
+        )?;
         config.ticketer = Ticketer::new()?;
         // Each costs every handshake; most clients never use a second.
         config.send_tls13_tickets = 1;
@@ -141,15 +188,50 @@ impl EdgeTls {
     }
 
     /// We choose the cipher, unless the client says that ChaCha20 suits it best: it has no instructions for AES.
-    pub(crate) fn config(&self, offered: &[CipherSuite]) -> Arc<ServerConfig> {
+    pub(crate) fn config(&self, offered: &[CipherSuite]) -> &Arc<ServerConfig> {
         let suites = self.by_theirs.crypto_provider().cipher_suites.iter();
         let known = |offer: &CipherSuite| suites.clone().find(|suite| suite.suite() == *offer);
-        let config = match offered.iter().find_map(known) {
+        match offered.iter().find_map(known) {
             Some(first) if is_chacha(first) => &self.by_theirs,
             _ => &self.by_our_order,
-        };
-        config.clone()
+        }
     }
+
+    /// The same for a name that demands a certificate of its clients. Made for each handshake: that costs little beside
+    /// verifying a chain.
+    ///
+    /// No session is resumed: a ticket would bring back what its client proved when something else is demanded by now, or
+    /// bring a client here that was never asked.
+    pub(crate) fn demanding(
+        &self,
+        client_auth: &ClientAuth,
+        offered: &[CipherSuite],
+    ) -> Result<Arc<ServerConfig>, rustls::Error> {
+        let usual = self.config(offered);
+        let mut config = edge_config(
+            usual.crypto_provider().clone(),
+            client_auth.verifier(),
+            usual.cert_resolver.clone(),
+        )?;
+        config.ignore_client_order = usual.ignore_client_order;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Arc::new(config))
+    }
+}
+
+/// What all configurations of the edge have in common. It has no tickets yet.
+fn edge_config(
+    provider: Arc<CryptoProvider>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    resolver: Arc<dyn ResolvesServerCert>,
+) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(resolver);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 /// What TLS is made of here: AES-128 with SHA-256 comes before AES-256 with SHA-384. Common processors have instructions

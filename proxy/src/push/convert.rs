@@ -99,6 +99,7 @@ fn path_match(wire: wire::PathMatch) -> Result<PathMatch, Invalid> {
     let kind = match known::<wire::path_match::Kind>("kind", wire.kind)? {
         wire::path_match::Kind::Prefix => PathKind::Prefix,
         wire::path_match::Kind::Exact => PathKind::Exact,
+        wire::path_match::Kind::Regex => PathKind::Regex,
     };
     PathMatch::new(kind, &wire.value).map_err(|why| Invalid::new("value", why))
 }

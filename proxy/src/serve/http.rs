@@ -1,5 +1,7 @@
 //! Connections at the edge: in the clear or with TLS, HTTP/1 or HTTP/2.
 
+use std::sync::Arc;
+
 use meshgate_codec::proxy_protocol::has_header;
 use rustls::server::Acceptor;
 use tokio::io::AsyncWriteExt;
@@ -11,6 +13,7 @@ use super::{Connection, Serving, serve_http1, serve_http2};
 use crate::corked::Corked;
 use crate::detect::{Detected, Spoken, detect};
 use crate::io::Io;
+use crate::tls::{ClientAuth, ClientProof};
 
 /// A connection in the clear: HTTP/2 by prior knowledge, else HTTP/1.
 pub(super) async fn clear(connection: Connection, mut io: Io) -> Option<Serving> {
@@ -43,8 +46,9 @@ pub(super) async fn tls(mut connection: Connection, stream: TcpStream) -> Option
     let handshake = handshake(&connection, stream);
     let patience = connection.limits.handshake_timeout;
     let refused = match tokio::time::timeout(patience, handshake).await {
-        Ok(Ok((name, stream))) => {
+        Ok(Ok((name, proof, stream))) => {
             connection.server_name = name.map(Into::into);
+            connection.client_proof = proof;
             connection.tls = true;
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             return Some(match is_http2 {
@@ -62,11 +66,11 @@ pub(super) async fn tls(mut connection: Connection, stream: TcpStream) -> Option
 /// A fatal alert, unrecognized_name (RFC 6066 §3), as a record of its own: the library has only access_denied to say.
 const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 112];
 
-/// The name that the client asked for, and the connection once it is secure.
+/// The name that the client asked for, what it proved for that name, and the connection once it is secure.
 async fn handshake(
     connection: &Connection,
     stream: TcpStream,
-) -> Result<(Option<String>, TlsStream<Corked>), &'static str> {
+) -> Result<(Option<String>, ClientProof, TlsStream<Corked>), &'static str> {
     let failed = |error: std::io::Error| {
         tracing::debug!(client = %connection.client, %error, "TLS handshake failed");
         "handshake"
@@ -79,16 +83,46 @@ async fn handshake(
         .server_name()
         .map(str::to_ascii_lowercase);
     let wanted = name.as_deref().unwrap_or_default();
-    let known = {
+    let (known, client_auth) = {
         let snapshot = connection.shared.snapshot.load();
-        snapshot.certificates.find(wanted).is_some()
+        let certificates = &snapshot.certificates;
+        (
+            certificates.find(wanted).is_some(),
+            certificates.client_auth(wanted).cloned(),
+        )
     };
     if !known {
         let _ = start.io.write_all(&UNRECOGNIZED_NAME).await;
         return Err("unknown-name");
     }
-    let tls = &connection.shared.edge_tls;
-    let config = tls.config(start.client_hello().cipher_suites());
+    let config = {
+        let tls = &connection.shared.edge_tls;
+        let hello = start.client_hello();
+        match &client_auth {
+            None => tls.config(hello.cipher_suites()).clone(),
+            Some(client_auth) => tls
+                .demanding(client_auth, hello.cipher_suites())
+                .map_err(|error| failed(std::io::Error::other(error)))?,
+        }
+    };
     let stream = start.into_stream(config).await.map_err(failed)?;
-    Ok((name, stream))
+    let proof = proof(connection, client_auth, &stream)?;
+    Ok((name, proof, stream))
+}
+
+fn proof(
+    connection: &Connection,
+    demanded: Option<Arc<ClientAuth>>,
+    stream: &TlsStream<Corked>,
+) -> Result<ClientProof, &'static str> {
+    let client = connection.client;
+    let proof = ClientProof::of(demanded, stream.get_ref().1.peer_certificates());
+    let proof = proof.map_err(|error| {
+        tracing::debug!(%client, %error, "the client's certificate names nobody");
+        "identity"
+    })?;
+    if let Some(identity) = proof.identity() {
+        tracing::debug!(%client, %identity, "the client has proved who it is");
+    }
+    Ok(proof)
 }

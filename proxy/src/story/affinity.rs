@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use meshgate_codec::{Fields, Known};
+use meshgate_routing::route::parameter;
 
 use super::permit::client_address;
 use crate::clock::chance;
@@ -26,9 +27,7 @@ impl Affinity {
             None => return Self::default(),
             Some(HashOn::Cookie(cookie)) => return Self::by_cookie(connection, request, cookie),
             Some(HashOn::Header(name)) => request.fields.get(&**name).map(Into::into),
-            Some(HashOn::Query(name)) => {
-                request.parameter(name).map(|value| value.as_bytes().into())
-            }
+            Some(HashOn::Query(name)) => parameter(request.query(), name).map(Into::into),
             Some(HashOn::ClientAddress) => Some(octets(client_address(request, connection))),
         };
         Self {

@@ -1,11 +1,12 @@
 //! The second step: where the request goes.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use meshgate_codec::Version;
 use meshgate_routing::permit::AccessRules;
-use meshgate_routing::route::NoRoute;
+use meshgate_routing::route::{NoRoute, RouteRequest};
 
 use crate::failure::{Failure, Reason, Side, Step};
 use crate::head::Request;
@@ -13,7 +14,7 @@ use crate::limits::RateLimit;
 use crate::local::passthrough;
 use crate::serve::{Connection, Direction};
 use crate::service::{Protocol, Service};
-use crate::snapshot::{Snapshot, Target};
+use crate::snapshot::{Rule, Snapshot, Target};
 
 /// Where a request or a connection goes.
 #[derive(Clone, Debug)]
@@ -74,17 +75,19 @@ pub(crate) fn route_tcp(
 
 fn edge(connection: &Connection, snapshot: &Snapshot, request: &Request) -> Result<Route, Failure> {
     same_name_as_tls(connection, snapshot, request.host())?;
+    same_proof(connection, snapshot, request.host())?;
     let refused = |reason, detail: String| Failure::new(Side::Proxy, Step::Route, reason, detail);
-    let rule = snapshot
-        .routes
-        .find(request.host(), request.path())
-        .map_err(|none| {
-            let detail = match none {
-                NoRoute::Host => format!("host {:?}", request.host()),
-                NoRoute::Path => format!("path {:?}", request.path()),
-            };
-            refused(Reason::NoRoute, detail)
-        })?;
+    let rule = find(snapshot, request).map_err(|none| {
+        let detail = match none {
+            NoRoute::Host => format!("host {:?}", request.host()),
+            NoRoute::Path => format!("path {:?}", request.path()),
+            NoRoute::Conditions => {
+                let path = request.path();
+                format!("path {path:?} with this method, these header fields and this query")
+            }
+        };
+        refused(Reason::NoRoute, detail)
+    })?;
     let name = match &rule.target {
         Target::Service(name) => name,
         Target::Problem(problem) => {
@@ -110,6 +113,32 @@ fn edge(connection: &Connection, snapshot: &Snapshot, request: &Request) -> Resu
     })
 }
 
+fn find<'a>(snapshot: &'a Snapshot, request: &Request) -> Result<&'a Rule, NoRoute> {
+    let field = |name: &str| match name {
+        // The story took it out of the fields.
+        "host" => Some(request.authority.as_bytes().into()),
+        name => joined(request.fields.all(name)),
+    };
+    let asked = RouteRequest {
+        method: request.method.as_str(),
+        path: request.path(),
+        query: request.query(),
+        field: &field,
+    };
+    snapshot.routes.find(request.host(), &asked)
+}
+
+/// Several lines of a field as the one that they mean (RFC 9110 §5.3).
+fn joined<'a>(mut lines: impl Iterator<Item = &'a [u8]>) -> Option<Cow<'a, [u8]>> {
+    let mut whole = Cow::Borrowed(lines.next()?);
+    for line in lines {
+        let whole = whole.to_mut();
+        whole.extend_from_slice(b", ");
+        whole.extend_from_slice(line);
+    }
+    Some(whole)
+}
+
 /// A connection that was opened for one name must not be used for a name with another certificate: the client would
 /// believe in a proof it never saw (RFC 9110 §15.5.20).
 fn same_name_as_tls(
@@ -130,6 +159,20 @@ fn same_name_as_tls(
         _ => Err(Failure::downstream(
             Reason::Misdirected,
             format!("the connection is for {name:?}"),
+        )),
+    }
+}
+
+/// A host is reached by connections only whose handshake demanded the client certificate that the host demands now, or none
+/// where it demands none: who was let in for one host is a stranger to another.
+fn same_proof(connection: &Connection, snapshot: &Snapshot, host: &str) -> Result<(), Failure> {
+    let wanted = snapshot.certificates.client_auth_of_host(host);
+    let proof = &connection.client_proof;
+    match proof.is_for(wanted.map(Arc::as_ref), connection.tls) {
+        true => Ok(()),
+        false => Err(Failure::downstream(
+            Reason::Misdirected,
+            "the host has other demands of client certificates than the connection met",
         )),
     }
 }

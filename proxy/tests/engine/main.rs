@@ -16,6 +16,8 @@ mod balance;
 #[cfg(test)]
 mod by_hand;
 #[cfg(test)]
+mod client_certificates;
+#[cfg(test)]
 mod collector;
 #[cfg(test)]
 mod early_answers;
@@ -43,6 +45,8 @@ mod kit;
 mod limits;
 #[cfg(test)]
 mod listeners;
+#[cfg(test)]
+mod matches;
 #[cfg(test)]
 mod mesh;
 #[cfg(test)]

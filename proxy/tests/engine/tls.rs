@@ -23,13 +23,13 @@ use crate::kit::{
     until,
 };
 
-struct Issued {
-    chain_pem: String,
-    key_pem: String,
-    der: CertificateDer<'static>,
+pub(crate) struct Issued {
+    pub(crate) chain_pem: String,
+    pub(crate) key_pem: String,
+    pub(crate) der: CertificateDer<'static>,
 }
 
-fn issue(names: &[&str]) -> Issued {
+pub(crate) fn issue(names: &[&str]) -> Issued {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let issued = rcgen::generate_simple_self_signed(names).unwrap();
     Issued {

@@ -40,6 +40,7 @@ impl Compiler {
             hosts: hosts.iter().map(|host| host.to_string()).collect(),
             chain_pem: pair.chain_pem.clone(),
             key_pem: pair.key_pem.clone(),
+            ..push::Certificate::default()
         })
     }
 

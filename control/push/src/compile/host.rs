@@ -93,6 +93,8 @@ impl Compiler {
             problem,
             authorization: access.is_some(),
             access: access.unwrap_or_default(),
+            // An Ingress knows hosts and paths.
+            ..push::Rule::default()
         }
     }
 

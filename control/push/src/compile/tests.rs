@@ -325,6 +325,7 @@ fn show_rule(rule: &push::Rule) -> String {
     let kind = match path.kind() {
         push::path_match::Kind::Prefix => "prefix",
         push::path_match::Kind::Exact => "exact",
+        push::path_match::Kind::Regex => "regex",
     };
     let to = match rule.problem.is_empty() {
         true => format!("-> {}", rule.service),

@@ -135,7 +135,7 @@ fn is_dots(name: &str) -> bool {
     matches!(name, "." | "..")
 }
 
-fn hex(digit: u8) -> Option<u8> {
+pub(super) fn hex(digit: u8) -> Option<u8> {
     char::from(digit)
         .to_digit(16)
         .and_then(|value| u8::try_from(value).ok())

@@ -1,105 +1,53 @@
-//! The paths of one host, as a tree of path elements.
+//! The rules of one host: a tree of path elements, and at its ends what is asked in which order.
 //!
 //! A lookup walks the request's elements once, so its cost grows with the depth of the rules and not with their
-//! number, and an attacker's long path ends at the first unknown element.
+//! number, and an attacker's long path ends at the first unknown element. Where the walk ends, a chain begins: the rules
+//! that take such a path, best first. Chains share their tails, as a longer prefix goes on with the shorter ones; a rule
+//! with nothing but a path is the first of its chain that is looked at, and ends the lookup.
 
-use thiserror::Error;
+use std::cmp::Reverse;
 
+use super::conditions::{Conditions, RequestMatch, RouteRequest};
+use super::path_match::PathKind;
 use crate::Configured;
 
-/// How a path is compared.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum PathKind {
-    /// The whole path, byte for byte.
-    Exact,
-    /// Element by element; a trailing slash of the rule does not count.
-    Prefix,
-}
-
-/// A validated path of a rule.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct PathMatch {
-    kind: PathKind,
-    value: Box<str>,
-}
-
-/// Why a text is no path of a rule.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum PathProblem {
-    /// Paths are absolute.
-    #[error("path {0:?} does not start with '/'")]
-    Relative(String),
-    /// Longer than a request's can be.
-    #[error("path is {0} bytes long, more than {PATH_MAX_BYTES}")]
-    TooLong(usize),
-    /// Could never equal a normalised path.
-    #[error(
-        "path {0:?} contains an empty element, a dot element, a query or characters that no normalised path has"
-    )]
-    NeverMatches(String),
-}
-
-/// As long as a request's target may be.
-const PATH_MAX_BYTES: usize = 8 * 1024;
-
-impl PathMatch {
-    /// Validates a path; an empty one means `/`.
-    pub fn new(kind: PathKind, value: &str) -> Result<Self, PathProblem> {
-        let value = if value.is_empty() { "/" } else { value };
-        let shown = || value.chars().take(128).collect();
-        if !value.starts_with('/') {
-            return Err(PathProblem::Relative(shown()));
-        }
-        if value.len() > PATH_MAX_BYTES {
-            return Err(PathProblem::TooLong(value.len()));
-        }
-        if value.contains(['?', '#']) || super::normalise(value).as_deref() != Ok(value) {
-            return Err(PathProblem::NeverMatches(shown()));
-        }
-        Ok(Self {
-            kind,
-            value: value.into(),
-        })
-    }
-
-    /// Exact or prefix.
-    pub fn kind(&self) -> PathKind {
-        self.kind
-    }
-
-    /// As configured.
-    pub fn value(&self) -> &str {
-        &self.value
-    }
-
-    /// Whether a normalised path (no query) matches.
-    pub fn matches(&self, path: &str) -> bool {
-        match self.kind {
-            PathKind::Exact => *self.value == *path,
-            PathKind::Prefix => {
-                let prefix = self.value.trim_end_matches('/');
-                path.strip_prefix(prefix)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            }
-        }
-    }
-}
-
-/// What one host (or "any host") serves: paths to values.
+/// What one host (or "any host") serves: requests to values.
 #[derive(Debug)]
 pub struct HostRules<T> {
-    values: Vec<T>,
+    rules: Vec<Rule<T>>,
     nodes: Vec<Node>,
+    /// With a regular expression for a path, best first: asked when the chain has nothing.
+    patterns: Vec<(RequestMatch, T)>,
 }
 
+/// A rule of a path, in its chain.
+#[derive(Debug)]
+struct Rule<T> {
+    /// `None` takes whatever has the path.
+    conditions: Option<Box<Conditions>>,
+    value: T,
+    /// The next best.
+    next: Option<u32>,
+}
+
+/// Where a walk can end. Each is the head of a chain, an index into the rules.
 #[derive(Debug, Default)]
 struct Node {
-    /// Index into `values` of the prefix rule that ends here.
+    /// Of the prefixes that end here or above.
     prefix: Option<u32>,
-    /// Of the exact rule that ends here, without and with a trailing slash.
+    /// Before them, of the exact paths that end here, without and with a trailing slash.
     exact: Option<u32>,
     exact_slash: Option<u32>,
     children: Children,
+}
+
+/// Why no rule of a host takes a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Missed {
+    /// None has the path.
+    Path,
+    /// Some have; each demands another method, header field or parameter of the query.
+    Conditions,
 }
 
 /// Few children are found faster by looking at each than by hashing.
@@ -144,71 +92,122 @@ impl Children {
 }
 
 impl<T> HostRules<T> {
-    /// Compiles rules. Longest path wins, Exact beats Prefix; of two with the same path and kind the first stays.
-    pub fn new(rules: impl IntoIterator<Item = (PathMatch, T)>) -> Self {
+    /// Compiles rules. They are asked in Gateway API's order: exact paths, then prefixes from the longest on, then regular
+    /// expressions; of those with the same path (and of all expressions) one for a method first, then the one with
+    /// more header fields, then with more parameters of the query, then the first given.
+    pub fn new<M: Into<RequestMatch>>(rules: impl IntoIterator<Item = (M, T)>) -> Self {
+        let (mut patterns, mut paths): (Vec<_>, Vec<_>) = rules
+            .into_iter()
+            .map(|(wanted, value)| (wanted.into(), value))
+            .partition(|(wanted, _)| wanted.path.kind() == PathKind::Regex);
+        patterns.sort_by_key(|(wanted, _)| Reverse(wanted.conditions.precedence()));
+        // From the last asked to the first, so that each finds the chain that it goes before.
+        paths.reverse();
+        paths.sort_by_cached_key(|(wanted, _)| {
+            let is_exact = wanted.path.kind() == PathKind::Exact;
+            let depth = elements(wanted.path.value()).count();
+            (depth, is_exact, wanted.conditions.precedence())
+        });
         let mut compiled = Self {
-            values: Vec::new(),
+            rules: Vec::with_capacity(paths.len()),
             nodes: vec![Node::default()],
+            patterns,
         };
-        for (path, value) in rules {
-            compiled.insert(&path, value);
+        for (wanted, value) in paths {
+            compiled.insert(wanted, value);
         }
         compiled
     }
 
-    fn insert(&mut self, path: &PathMatch, value: T) {
+    /// Puts a rule before all that are there already.
+    fn insert(&mut self, RequestMatch { path, conditions }: RequestMatch, value: T) {
+        let at = self.node(path.value());
+        let node = &mut self.nodes[at];
+        let head = match path.kind() {
+            PathKind::Exact if path.value().ends_with('/') => &mut node.exact_slash,
+            PathKind::Exact => &mut node.exact,
+            // Expressions have a list of their own.
+            PathKind::Prefix | PathKind::Regex => &mut node.prefix,
+        };
+        let next = head.replace(self.rules.len() as u32);
+        if path.kind() == PathKind::Prefix {
+            // No exact path of this node is there yet.
+            (node.exact, node.exact_slash) = (node.prefix, node.prefix);
+        }
+        self.rules.push(Rule {
+            conditions: (!conditions.is_empty()).then(|| Box::new(conditions)),
+            value,
+            next,
+        });
+    }
+
+    /// The node of a path. A new one begins with the chain of the one above, to which nothing will be added any more.
+    fn node(&mut self, path: &str) -> usize {
         let mut at = 0;
-        for element in elements(&path.value) {
+        for element in elements(path) {
             at = match self.nodes[at].children.find(element) {
                 Some(child) => child as usize,
                 None => {
                     let child = self.nodes.len();
-                    self.nodes.push(Node::default());
+                    let above = self.nodes[at].prefix;
+                    self.nodes.push(Node {
+                        prefix: above,
+                        exact: above,
+                        exact_slash: above,
+                        children: Children::default(),
+                    });
                     self.nodes[at].children.insert(element, child as u32);
                     child
                 }
             };
         }
-        let node = &mut self.nodes[at];
-        let slot = match path.kind {
-            PathKind::Prefix => &mut node.prefix,
-            PathKind::Exact if path.value.ends_with('/') => &mut node.exact_slash,
-            PathKind::Exact => &mut node.exact,
-        };
-        if slot.is_none() {
-            *slot = Some(self.values.len() as u32);
-            self.values.push(value);
-        }
+        at
     }
 
-    /// The value of the best rule for a normalised path (no query).
-    pub fn find(&self, path: &str) -> Option<&T> {
+    /// The best rule that takes a request.
+    pub fn find(&self, request: &RouteRequest<'_>) -> Result<&T, Missed> {
+        let first = self.first(request.path);
+        let mut next = first;
+        while let Some(index) = next {
+            let rule = &self.rules[index as usize];
+            let conditions = rule.conditions.as_deref();
+            if conditions.is_none_or(|conditions| conditions.are_met(request)) {
+                return Ok(&rule.value);
+            }
+            next = rule.next;
+        }
+        self.find_pattern(request, first.is_some())
+    }
+
+    /// The head of the chain for a path.
+    fn first(&self, path: &str) -> Option<u32> {
         let mut node = &self.nodes[0];
-        let mut best = node.prefix;
-        let mut rest = elements(path);
-        let mut whole = true;
-        for element in &mut rest {
+        for element in elements(path) {
             let Some(child) = node.children.find(element) else {
-                whole = false;
-                break;
+                return node.prefix;
             };
             node = &self.nodes[child as usize];
-            best = node.prefix.or(best);
         }
-        if whole {
-            let exact = if path.ends_with('/') {
-                node.exact_slash
-            } else {
-                node.exact
-            };
-            best = exact.or(best);
+        if path.ends_with('/') {
+            node.exact_slash
+        } else {
+            node.exact
         }
-        best.map(|index| &self.values[index as usize])
     }
 
-    /// All values, in the order they were given.
-    pub fn values(&self) -> &[T] {
-        &self.values
+    fn find_pattern(&self, request: &RouteRequest<'_>, mut has_path: bool) -> Result<&T, Missed> {
+        for (wanted, value) in &self.patterns {
+            let matches = wanted.path.matches(request.path);
+            if matches && wanted.conditions.are_met(request) {
+                return Ok(value);
+            }
+            has_path |= matches;
+        }
+        Err(if has_path {
+            Missed::Conditions
+        } else {
+            Missed::Path
+        })
     }
 }
 
@@ -221,23 +220,21 @@ fn elements(path: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{HostRules, PathKind, PathMatch};
+    use proptest::prelude::*;
 
-    /// `rules` is a list of `Exact /a` or `Prefix /a`; the answer is the rule's text.
-    fn check(rules: &[&str], path: &str, expected: Option<&str>) {
-        let compiled = HostRules::new(rules.iter().map(|text| {
-            let (kind, value) = text.split_once(' ').unwrap();
-            let kind = match kind {
-                "Exact" => PathKind::Exact,
-                _ => PathKind::Prefix,
-            };
-            (PathMatch::new(kind, value).unwrap(), *text)
-        }));
-        assert_eq!(
-            compiled.find(path).copied(),
-            expected,
-            "{rules:?} for {path}"
-        );
+    use super::{HostRules, Missed};
+    use crate::route::text::{ask, wanted};
+    use crate::route::{PathKind, RouteRequest};
+
+    fn compiled<'a>(rules: &[&'a str]) -> HostRules<&'a str> {
+        HostRules::new(rules.iter().map(|text| (wanted(text), *text)))
+    }
+
+    /// `rules` as `text` reads them; the answer is the rule's text.
+    fn check(rules: &[&str], request: &str, expected: Option<&str>) {
+        let compiled = compiled(rules);
+        let found = ask(request, |request| compiled.find(request).ok().copied());
+        assert_eq!(found, expected, "{rules:?} for {request}");
     }
 
     #[test]
@@ -289,10 +286,112 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_can_never_match_is_refused() {
-        for bad in ["foo", "/a//b", "/a/../b", "/a?b", "/%2e", "/a\0"] {
-            assert!(PathMatch::new(PathKind::Prefix, bad).is_err(), "{bad}");
+    fn of_one_path_the_rule_that_demands_more_is_asked_first() {
+        let rules = [
+            "Prefix /a",
+            "Prefix /a ?q=1",
+            "Prefix /a x=1",
+            "Prefix /a x=1 y=2",
+            "Prefix /a x=1 ?q=1",
+            "Prefix /a GET",
+            "Prefix /a z=~[12]",
+            "Prefix /a z=~[23]",
+        ];
+        check(&rules, "GET /a?q=1 x=1 y=2", Some("Prefix /a GET"));
+        check(&rules, "POST /a?q=1 x=1 y=2", Some("Prefix /a x=1 y=2"));
+        check(&rules, "POST /a?q=1 x=1 y=3", Some("Prefix /a x=1 ?q=1"));
+        check(&rules, "POST /a?q=2 x=1 y=3", Some("Prefix /a x=1"));
+        check(&rules, "POST /a?q=1 x=2", Some("Prefix /a ?q=1"));
+        check(&rules, "POST /a z=2", Some("Prefix /a z=~[12]"));
+        check(&rules, "POST /a z=3", Some("Prefix /a z=~[23]"));
+        check(&rules, "POST /a", Some("Prefix /a"));
+    }
+
+    #[test]
+    fn a_rule_that_refuses_gives_way_to_a_shorter_path() {
+        let rules = [
+            "Prefix / x=1",
+            "Prefix /a/b POST",
+            "Exact /a/b/c DELETE",
+            "Prefix /a PUT",
+            "Exact /a/b/ PATCH",
+        ];
+        check(&rules, "DELETE /a/b/c", Some("Exact /a/b/c DELETE"));
+        check(&rules, "POST /a/b/c", Some("Prefix /a/b POST"));
+        check(&rules, "PUT /a/b/c", Some("Prefix /a PUT"));
+        check(&rules, "GET /a/b/c x=1", Some("Prefix / x=1"));
+        check(&rules, "GET /a/b/c", None);
+        check(&rules, "PATCH /a/b/", Some("Exact /a/b/ PATCH"));
+        check(&rules, "PATCH /a/b x=1", Some("Prefix / x=1"));
+        check(&rules, "PUT /a/b/c/d", Some("Prefix /a PUT"));
+    }
+
+    #[test]
+    fn expressions_come_last() {
+        let rules = ["Regex /v[0-9]+/.*", "Prefix /v1 POST", "Regex /v2/.* x=1"];
+        check(&rules, "POST /v1/a", Some("Prefix /v1 POST"));
+        check(&rules, "GET /v1/a", Some("Regex /v[0-9]+/.*"));
+        check(&rules, "GET /v2/a x=1", Some("Regex /v2/.* x=1"));
+        check(&rules, "GET /v2/a", Some("Regex /v[0-9]+/.*"));
+        check(&rules, "GET /w", None);
+        check(&["Regex .*", "Prefix /"], "/a", Some("Prefix /"));
+    }
+
+    #[test]
+    fn a_miss_says_whether_the_path_is_served() {
+        let rules = compiled(&["Exact /a POST", "Prefix /b", "Regex /c+ PUT"]);
+        let missed = |request: &str| ask(request, |request| rules.find(request).err());
+        assert_eq!(missed("GET /a"), Some(Missed::Conditions));
+        assert_eq!(missed("GET /a/"), Some(Missed::Path));
+        assert_eq!(missed("GET /cc"), Some(Missed::Conditions));
+        assert_eq!(missed("GET /d"), Some(Missed::Path));
+        assert_eq!(missed("GET /b"), None);
+    }
+
+    /// The first of the best, by looking at each rule.
+    fn one_by_one<'a>(rules: &[&'a str], request: &RouteRequest<'_>) -> Option<&'a str> {
+        let rank = |text: &str| {
+            let rule = wanted(text);
+            let kind = match rule.path.kind() {
+                PathKind::Exact => 2,
+                PathKind::Prefix => 1,
+                PathKind::Regex => 0,
+            };
+            let length = rule.path.value().trim_end_matches('/').len() * kind;
+            (kind, length, rule.conditions.precedence())
+        };
+        let takes = |text: &&&str| wanted(text).matches(request);
+        // Of equal ones the first.
+        let best = rules
+            .iter()
+            .rev()
+            .filter(takes)
+            .max_by_key(|text| rank(text));
+        best.copied()
+    }
+
+    proptest! {
+        #[test]
+        fn the_tree_finds_what_looking_at_each_rule_finds(
+            rules in prop::collection::vec(
+                "(Exact|Prefix)( /)|(Exact|Prefix)( (/[ab]){1,3}/?)|Regex /[ab.]\\*", 0..12,
+            ),
+            conditions in prop::collection::vec(
+                "( GET| POST)?( x=[12])?( y=~\\[12\\])?( \\?q=[12])?( \\?r=~1)?", 12,
+            ),
+            path in "(/[ab]){0,4}/?",
+            rest in "(\\?q=[12](&r=[12])?)?( x=[12])?( y=[12])?",
+        ) {
+            let rules: Vec<String> =
+                rules.iter().zip(&conditions).map(|(path, rest)| format!("{path}{rest}")).collect();
+            let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
+            let slash = if path.is_empty() { "/" } else { "" };
+            let compiled = compiled(&rules);
+            ask(&format!("{slash}{path}{rest}"), |request| {
+                let found = compiled.find(request).ok().copied();
+                prop_assert_eq!(found, one_by_one(&rules, request), "{:?}", request);
+                Ok(())
+            })?;
         }
-        assert_eq!(PathMatch::new(PathKind::Prefix, "").unwrap().value(), "/");
     }
 }

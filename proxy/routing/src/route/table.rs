@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::conditions::RouteRequest;
 use super::host::{HOST_MAX_BYTES, HostName, wildcard_suffix};
-use super::rules::HostRules;
+use super::rules::{HostRules, Missed};
 use crate::Configured;
 
 /// All hosts of an edge. The rules of a host are shared, so a change of one host costs nothing for the others.
@@ -25,6 +26,9 @@ pub enum NoRoute {
     /// The host is served, but not at this path.
     #[error("no rule for this path")]
     Path,
+    /// The path is served, but not with this method, these header fields or this query.
+    #[error("no rule for this method, these header fields or this query")]
+    Conditions,
 }
 
 impl<T> Default for RouteTable<T> {
@@ -55,11 +59,12 @@ impl<T> RouteTable<T> {
         table
     }
 
-    /// The rule of a request. `host` without port, in any case, empty when the request has none; `path` normalised.
+    /// The rule of a request. `host` without port, in any case, empty when the request has none.
     ///
     /// A precise host beats a wildcard, which beats rules for any host; when the better host has no rule for the
-    /// path, the next one is asked (a rule without host, such as a default backend, matches everything).
-    pub fn find(&self, host: &str, path: &str) -> Result<&T, NoRoute> {
+    /// path, the next one is asked (a rule without host, such as a default backend, matches everything). A host that has the
+    /// path has the last word: what its rules demand besides cannot be got around by another host's.
+    pub fn find(&self, host: &str, request: &RouteRequest<'_>) -> Result<&T, NoRoute> {
         let mut buffer = [0; HOST_MAX_BYTES];
         let host = lower(host.trim_end_matches('.'), &mut buffer);
         // Each is asked only when the one before had nothing.
@@ -70,9 +75,10 @@ impl<T> RouteTable<T> {
             .chain(&self.any);
         let mut missing = NoRoute::Host;
         for rules in candidates {
-            match rules.find(path) {
-                Some(value) => return Ok(value),
-                None => missing = NoRoute::Path,
+            match rules.find(request) {
+                Ok(value) => return Ok(value),
+                Err(Missed::Conditions) => return Err(NoRoute::Conditions),
+                Err(Missed::Path) => missing = NoRoute::Path,
             }
         }
         Err(missing)
@@ -103,24 +109,30 @@ mod tests {
     use std::sync::Arc;
 
     use super::{NoRoute, RouteTable};
-    use crate::route::{HostName, HostRules, PathKind, PathMatch};
+    use crate::route::text::{ask, wanted};
+    use crate::route::{HostName, HostRules, RouteRequest};
 
     fn table() -> RouteTable<&'static str> {
-        let prefix = |paths: &[&'static str]| {
-            Arc::new(HostRules::new(paths.iter().map(|text| {
-                let (path, name) = text.split_once(' ').unwrap();
-                (PathMatch::new(PathKind::Prefix, path).unwrap(), name)
-            })))
+        let rules = |rules: &[(&str, &'static str)]| {
+            let rules = rules.iter().map(|(text, name)| (wanted(text), *name));
+            Arc::new(HostRules::new(rules))
         };
         RouteTable::new([
-            (HostName::parse("a.foo.com").unwrap(), prefix(&["/x exact"])),
-            (HostName::parse("*.foo.com").unwrap(), prefix(&["/ wild"])),
-            (HostName::Any, prefix(&["/any any"])),
+            (
+                HostName::parse("a.foo.com").unwrap(),
+                rules(&[("Prefix /x", "exact"), ("Exact /p POST", "post")]),
+            ),
+            (
+                HostName::parse("*.foo.com").unwrap(),
+                rules(&[("Prefix /", "wild")]),
+            ),
+            (HostName::Any, rules(&[("Prefix /any", "any")])),
         ])
     }
 
-    fn check(host: &str, path: &str, expected: Result<&str, NoRoute>) {
-        assert_eq!(table().find(host, path).copied(), expected, "{host} {path}");
+    fn check(host: &str, request: &str, expected: Result<&str, NoRoute>) {
+        let found = ask(request, |request| table().find(host, request).copied());
+        assert_eq!(found, expected, "{host} {request}");
     }
 
     #[test]
@@ -135,8 +147,15 @@ mod tests {
         check("", "/any/x", Ok("any"));
         check(&"x".repeat(300), "/any", Ok("any"));
         assert_eq!(
-            RouteTable::<()>::default().find("a", "/"),
+            RouteTable::<()>::default().find("a", &RouteRequest::for_path("/")),
             Err(NoRoute::Host)
         );
+    }
+
+    #[test]
+    fn a_host_that_has_the_path_has_the_last_word() {
+        check("a.foo.com", "POST /p", Ok("post"));
+        check("a.foo.com", "GET /p", Err(NoRoute::Conditions));
+        check("b.foo.com", "GET /p", Ok("wild"));
     }
 }

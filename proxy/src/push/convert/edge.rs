@@ -6,15 +6,18 @@ use std::time::Duration;
 use meshgate_api::push as wire;
 use meshgate_routing::permit::limit::{KeyPart, LimitMatch, OnFailure, Scope};
 use meshgate_routing::permit::{AccessRules, Limit, Rate};
-use meshgate_routing::route::{HostName, PathMatch};
+use meshgate_routing::route::{
+    ConditionProblem, Conditions, HeaderMatch, HostName, Pattern, QueryMatch, RequestMatch,
+    ValueMatch,
+};
 use rustls::sign::CertifiedKey;
 
 use super::{Invalid, access, duration, each, known, path_match};
 use crate::push::report::Chain;
 use crate::snapshot::Target;
-use crate::tls::certified_key;
+use crate::tls::{ClientAuth, certified_key};
 
-/// One host with its rules, best first as the control plane sorts them.
+/// One host with its rules; of two that demand the same the first is asked.
 #[derive(Debug)]
 pub struct EdgeHost {
     /// Its name.
@@ -26,8 +29,8 @@ pub struct EdgeHost {
 /// One rule of a host.
 #[derive(Debug)]
 pub struct EdgeRule {
-    /// Which paths.
-    pub path: PathMatch,
+    /// Which requests.
+    pub matches: RequestMatch,
     /// Where to.
     pub target: Target,
     /// The object it comes from.
@@ -53,13 +56,17 @@ pub fn edge_host(wire: wire::EdgeHost) -> Result<EdgeHost, Invalid> {
 
 fn rule(wire: wire::Rule) -> Result<EdgeRule, Invalid> {
     let path = wire.path.ok_or_else(|| Invalid::new("path", "missing"))?;
+    let matches = RequestMatch {
+        path: path_match(path).map_err(|invalid| invalid.within("path"))?,
+        conditions: conditions(&wire.method, wire.headers, wire.query)?,
+    };
     let target = match (wire.service.as_str(), wire.problem.as_str()) {
         ("", "") => return Err(Invalid::new("service", "missing, and no problem says why")),
         (_, "") => Target::Service(wire.service.into()),
         (_, _) => Target::Problem(wire.problem.into()),
     };
     Ok(EdgeRule {
-        path: path_match(path).map_err(|invalid| invalid.within("path"))?,
+        matches,
         target,
         origin: wire.origin.into(),
         index: wire.index,
@@ -90,6 +97,40 @@ fn access_rules(
             "not set, and there are rules",
         )),
     }
+}
+
+fn conditions(
+    method: &str,
+    headers: Vec<wire::FieldMatch>,
+    query: Vec<wire::FieldMatch>,
+) -> Result<Conditions, Invalid> {
+    let none = Conditions::default();
+    let with_method = match method {
+        "" => none,
+        method => none
+            .with_method(method)
+            .map_err(|why| Invalid::new("method", why))?,
+    };
+    let headers = each("headers", headers, |h| field_match(h, HeaderMatch::new))?;
+    let query = each("query", query, |q| field_match(q, QueryMatch::new))?;
+    with_method
+        .with_headers(headers)
+        .map_err(|why| Invalid::new("headers", why))?
+        .with_query(query)
+        .map_err(|why| Invalid::new("query", why))
+}
+
+fn field_match<T>(
+    wire: wire::FieldMatch,
+    new: fn(&str, ValueMatch) -> Result<T, ConditionProblem>,
+) -> Result<T, Invalid> {
+    let value = match wire.regex {
+        true => Pattern::new(&wire.value)
+            .map(ValueMatch::Regex)
+            .map_err(|why| Invalid::new("value", why))?,
+        false => ValueMatch::Exact(wire.value.into()),
+    };
+    new(&wire.name, value).map_err(|why| Invalid::new("name", why))
 }
 
 fn limit(wire: wire::RateLimit) -> Result<Limit, Invalid> {
@@ -168,6 +209,8 @@ pub struct EdgeCertificate {
     pub hosts: Vec<String>,
     /// Chain and key.
     pub key: Arc<CertifiedKey>,
+    /// What clients of these hosts must prove.
+    pub client_auth: Option<Arc<ClientAuth>>,
 }
 
 /// Converts a certificate.
@@ -180,5 +223,12 @@ pub fn certificate(wire: wire::Certificate) -> Result<EdgeCertificate, Invalid> 
         hosts: each("hosts", wire.hosts, host)?,
         key: certified_key(&wire.chain_pem, &wire.key_pem)
             .map_err(|why| Invalid::new("chain_pem", Chain(&why)))?,
+        client_auth: wire.client_auth.map(client_auth).transpose()?,
     })
+}
+
+fn client_auth(wire: wire::ClientAuth) -> Result<Arc<ClientAuth>, Invalid> {
+    ClientAuth::new(&wire.roots_pem.join("\n"), wire.required)
+        .map(Arc::new)
+        .map_err(|why| Invalid::new("client_auth.roots_pem", Chain(&why)))
 }

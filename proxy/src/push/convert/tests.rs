@@ -78,6 +78,77 @@ fn hosts() {
 }
 
 #[test]
+fn conditions() {
+    fn check_rule(change: impl Fn(&mut wire::Rule), expected: &str) {
+        let mut rule = wire::Rule {
+            path: Some(path("/a")),
+            service: "shop/web:80".to_owned(),
+            ..wire::Rule::default()
+        };
+        change(&mut rule);
+        let host = wire::EdgeHost {
+            host: "a.test".to_owned(),
+            rules: vec![rule],
+        };
+        check(edge_host(host), expected);
+    }
+    fn field(name: &str, value: &str, regex: bool) -> wire::FieldMatch {
+        wire::FieldMatch {
+            name: name.to_owned(),
+            value: value.to_owned(),
+            regex,
+        }
+    }
+    let matching = |kind, value: &str| {
+        let value = value.to_owned();
+        Some(wire::PathMatch { kind, value })
+    };
+    check_rule(|_| {}, "method: None, headers: [], query: []");
+    check_rule(|r| r.method = "GET".to_owned(), "method: Some(\"GET\")");
+    check_rule(
+        |r| r.method = "G T".to_owned(),
+        "refused: rules[0].method: \"G T\" is no method",
+    );
+    check_rule(
+        |r| r.headers = vec![field("X-Plan", "free", false)],
+        "name: \"x-plan\", value: Exact(\"free\")",
+    );
+    check_rule(
+        |r| r.query = vec![field("q", "a+", true)],
+        "QueryMatch { name: \"q\", value: Regex(Pattern { text: \"a+\"",
+    );
+    check_rule(
+        |r| r.headers = vec![field("x-a", "", false), field("x b", "", false)],
+        "refused: rules[0].headers[1].name: \"x b\" is no name of a header field",
+    );
+    check_rule(
+        |r| r.headers = vec![field("x-a", "(a", true)],
+        "refused: rules[0].headers[0].value: no regular expression: unclosed group",
+    );
+    check_rule(
+        |r| {
+            r.headers = (0..17)
+                .map(|n| field(&format!("x-{n}"), "", false))
+                .collect()
+        },
+        "refused: rules[0].headers: 17 of them, more than 16",
+    );
+    check_rule(
+        |r| r.query = vec![field("", "1", false)],
+        "refused: rules[0].query[0].name: ",
+    );
+    check_rule(
+        |r| r.query = (0..17).map(|n| field(&n.to_string(), "", false)).collect(),
+        "refused: rules[0].query: 17 of them, more than 16",
+    );
+    check_rule(|r| r.path = matching(2, "/v[12]"), "Regex(Pattern");
+    check_rule(
+        |r| r.path = matching(2, "/v[12"),
+        "refused: rules[0].path.value: no regular expression: ",
+    );
+}
+
+#[test]
 fn rate_limits() {
     fn with(change: impl Fn(&mut wire::RateLimit)) -> wire::EdgeHost {
         let mut limit = wire::RateLimit {
@@ -426,7 +497,7 @@ fn certificates() {
         let wire = wire::Certificate {
             hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
             chain_pem: chain_pem.to_owned(),
-            key_pem: String::new(),
+            ..wire::Certificate::default()
         };
         check(certificate(wire), expected);
     };
@@ -435,5 +506,37 @@ fn certificates() {
         &["a.test"],
         "",
         "refused: chain_pem: there is no certificate",
+    );
+    let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+    let check_roots = |roots_pem: &[&str], expected: &str| {
+        let wire = wire::Certificate {
+            hosts: vec!["a.test".to_owned()],
+            chain_pem: made.cert.pem(),
+            key_pem: made.signing_key.serialize_pem(),
+            client_auth: Some(wire::ClientAuth {
+                roots_pem: roots_pem.iter().map(|pem| (*pem).to_owned()).collect(),
+                required: true,
+            }),
+        };
+        check(certificate(wire), expected);
+    };
+    let root = made.cert.pem();
+    check_roots(
+        &[&root, root.trim()],
+        "ClientAuth { roots: 1, required: true }",
+    );
+    check_roots(
+        &[],
+        "refused: client_auth.roots_pem: there is no certificate",
+    );
+    let torn = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
+    check_roots(
+        &[torn],
+        "refused: client_auth.roots_pem: the roots are not readable PEM",
+    );
+    let nonsense = torn.replace('!', "AAAA");
+    check_roots(
+        &[&nonsense],
+        "refused: client_auth.roots_pem: one of the roots cannot be",
     );
 }
