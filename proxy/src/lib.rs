@@ -52,3 +52,4 @@ pub use record::RecordFormat;
 pub use service::{EndpointSpec, Limits, Policy, Protocol, ProxyProtocol, Service, ServiceSpec};
 pub use snapshot::{Rule, Services, Snapshot, Target, Workload};
 pub use tls::MeshTls;
+pub use tls::origin::{EndpointTls, OriginTls, OriginTlsProblem, OriginTlsSpec};

@@ -11,6 +11,8 @@ use std::time::Duration;
 use meshgate_routing::WorkloadId;
 use meshgate_routing::upstream::{Algorithm, BreakerPolicy, RetryPolicy};
 
+use crate::tls::origin::EndpointTls;
+
 pub(crate) use gate::{Gate, GateRefusal, Pass};
 pub(crate) use live::{EndpointLive, NoPick, Picked, ServiceLive};
 pub(crate) use share::{ClientLoad, Place, Share};
@@ -80,6 +82,8 @@ pub struct Policy {
     pub limits: Limits,
     /// Connections to endpoints outside the mesh begin with a header that tells the client; none is shared by clients then.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Connections to endpoints outside the mesh are TLS.
+    pub tls: Option<EndpointTls>,
 }
 
 /// Versions of the PROXY protocol.
@@ -138,6 +142,7 @@ impl Default for Policy {
                 pending_timeout: Duration::from_secs(3),
             },
             proxy_protocol: None,
+            tls: None,
         }
     }
 }
@@ -162,8 +167,13 @@ struct Parts {
 
 impl Service {
     /// Builds a service. What `previous` (the same service before the change) knows of endpoints with the same UID
-    /// and address stays: requests in flight, breaker and connections; so do the retry budget and the limits.
-    pub fn new(spec: ServiceSpec, previous: Option<&Self>) -> Self {
+    /// and address stays: requests in flight, breaker and connections; so do the retry budget and the limits, and the
+    /// sessions of TLS that asks for the same proof.
+    pub fn new(mut spec: ServiceSpec, previous: Option<&Self>) -> Self {
+        if let Some(previous) = previous.filter(|previous| previous.policy().tls == spec.policy.tls)
+        {
+            spec.policy.tls = previous.policy().tls.clone();
+        }
         let live = match previous {
             Some(previous) => previous.live.clone(),
             None => Arc::new(ServiceLive::new(&spec.policy)),
@@ -175,7 +185,7 @@ impl Service {
             .map(|endpoint| {
                 Endpoint(Arc::new(Parts {
                     live: previous
-                        .and_then(|previous| previous.same(endpoint))
+                        .and_then(|previous| previous.same(endpoint, &spec.policy))
                         .unwrap_or_default(),
                     spec: endpoint.clone(),
                 }))
@@ -198,13 +208,16 @@ impl Service {
         }
     }
 
-    /// The live state of the same pod at the same address, reached the same way.
-    fn same(&self, wanted: &EndpointSpec) -> Option<Arc<EndpointLive>> {
+    /// The live state of the same pod at the same address, reached the same way: a connection whose peer proved something
+    /// else than what is asked for now must not be used again.
+    fn same(&self, wanted: &EndpointSpec, policy: &Policy) -> Option<Arc<EndpointLive>> {
+        let same_tls = wanted.identity.is_some() || self.policy().tls == policy.tls;
         self.endpoints
             .iter()
             .find(|endpoint| {
                 let spec = endpoint.spec();
-                spec.uid == wanted.uid
+                same_tls
+                    && spec.uid == wanted.uid
                     && spec.address == wanted.address
                     && spec.identity == wanted.identity
             })

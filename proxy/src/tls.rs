@@ -1,5 +1,6 @@
 //! TLS at both ends: certificates by server name for the edge, workload identity for the mesh.
 
+pub mod origin;
 mod schedule;
 
 use std::fmt;

@@ -44,6 +44,7 @@ pub(super) fn compile_policy(policy: Option<(&Name, &BackendPolicySpec)>) -> pus
         breaker: Some(breaker(spec, or)),
         limits: Some(limits(spec, or)),
         proxy_protocol: proxy_protocol(spec.and_then(|spec| spec.proxy_protocol)).into(),
+        tls: None,
     }
 }
 
