@@ -256,12 +256,12 @@ spec: {clusterIP: None, ports: [{port: 80}]}
         "service",
         "
         service shop/web:80 AUTO
-          by shop/full: LEAST_REQUEST request 10s perTry 2s retries 2 on ConnectFailure,RefusedStream,ResetBeforeResponse,503 breaker 5",
+          by shop/full: LEAST_REQUEST request 10s perTry 2s retries 2 on ConnectFailure,RefusedStream,ResetBeforeResponse,503 breaker 5 TLS !! BackendPolicy shop/full: spec.tls: a certificate of the proxy's is not supported yet",
     );
     world.check_report(
         "shop/full",
         "Service web: accepted, in Service shop/web:80; not supported: spec.loadBalancing.algorithm, spec.loadBalancing.hash, \
          spec.loadBalancing.slowStart, spec.loadBalancing.locality, spec.retries.hedgeAfter, \
-         spec.circuitBreaker.successRate, spec.healthCheck, spec.tls",
+         spec.circuitBreaker.successRate, spec.healthCheck, spec.tls.mode (Mutual)",
     );
 }
