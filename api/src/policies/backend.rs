@@ -38,7 +38,7 @@ pub struct BackendPolicySpec {
     pub health_check: Option<Reserved>,
     /// TLS to endpoints outside the mesh.
     #[serde(default)]
-    pub tls: Option<Tls>,
+    pub tls: Option<Box<Tls>>,
 }
 
 /// TLS to endpoints outside the mesh, as in Gateway API's BackendTLSPolicy (GEP-1897).

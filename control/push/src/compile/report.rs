@@ -189,7 +189,7 @@ impl Compiler {
     /// said otherwise, and of what is just being read nothing is said.
     fn verifiable(&self, name: &Name) -> Result<(), Problem> {
         let policy = self.objects.backend_policies.get(name);
-        let tls = policy.and_then(|policy| policy.spec.as_ref()?.tls.as_ref());
+        let tls = policy.and_then(|policy| policy.spec.as_ref()?.tls.as_deref());
         let is_known = |tls: &&Tls| tls.is_supported() && self.are_read(name, tls);
         let Some(tls) = tls.filter(is_known) else {
             return Ok(());

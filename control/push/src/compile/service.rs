@@ -32,7 +32,7 @@ impl Compiler {
 
     fn service(&self, name: &Name, service: &Service, port: &ServicePort) -> push::Service {
         let policy = self.backend_policy(name, &port.name);
-        let tls = policy.and_then(|(policy, spec)| self.backend_tls(policy, spec.tls.as_ref()?));
+        let tls = policy.and_then(|(policy, spec)| self.backend_tls(policy, spec.tls.as_deref()?));
         push::Service {
             namespace: name.namespace.to_string(),
             name: name.name.to_string(),

@@ -339,7 +339,7 @@ impl Compiler {
                 self.touch_reports_of_targets(&target);
                 self.index.backend_targets.put(&target, &name, present);
             }
-            let tls = policy.spec.as_ref().and_then(|spec| spec.tls.as_ref());
+            let tls = policy.spec.as_ref().and_then(|spec| spec.tls.as_deref());
             for referent in tls::referents(&name, tls) {
                 self.index.authorities.put(&referent, &name, present);
                 self.dirty.insert(match referent.kind {

@@ -160,7 +160,7 @@ impl Checked for BackendPolicySpec {
                 ));
             }
         }
-        self.tls.as_ref().map_or(Ok(()), check_tls)
+        self.tls.as_deref().map_or(Ok(()), check_tls)
     }
 }
 
