@@ -10,6 +10,7 @@ pub mod credential;
 pub mod csr;
 pub mod expiry;
 pub mod identity;
+pub mod origin;
 mod pem;
 pub mod renewal;
 pub mod trust;

@@ -74,13 +74,45 @@ impl Io {
         let _ = SockRef::from(stream).set_tcp_cork(true);
     }
 
-    /// Whether there is something to read, the end included. A byte of it may be lost. Of others than TCP nobody knows.
-    pub(crate) fn has_input(&self) -> bool {
-        let Stream::Tcp(stream) = &self.stream else {
-            return true;
+    /// Whether there is something to read, the end included. A byte of it may be lost. Only known of connections that we
+    /// made, and not of tunnels.
+    pub(crate) fn has_input(&mut self) -> bool {
+        let has_more = match &mut self.stream {
+            Stream::Tcp(stream) => !would_block(&stream.try_read(&mut [0])),
+            Stream::ClientTls(stream) => {
+                let (stream, session) = stream.get_mut();
+                session_has_input(session, stream)
+            }
+            Stream::ServerTls(_) | Stream::Tunnel(_) | Stream::Closed(_) => true,
         };
-        let nothing = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        !self.ahead.is_empty() || !stream.try_read(&mut [0]).is_err_and(nothing)
+        !self.ahead.is_empty() || has_more
+    }
+}
+
+/// What TLS says for itself, such as a ticket for the next session, is taken and is no input.
+fn session_has_input(session: &mut rustls::ClientConnection, stream: &TcpStream) -> bool {
+    loop {
+        match session.process_new_packets() {
+            Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => {}
+            _ => return true,
+        }
+        let read = session.read_tls(&mut Ready(stream));
+        if !matches!(read, Ok(1..)) {
+            return !would_block(&read);
+        }
+    }
+}
+
+fn would_block(read: &io::Result<usize>) -> bool {
+    matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Reads what is there, and does not wait.
+struct Ready<'a>(&'a TcpStream);
+
+impl io::Read for Ready<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buf)
     }
 }
 

@@ -54,3 +54,4 @@ pub use service::{
 };
 pub use snapshot::{Rule, Services, Snapshot, Target, Workload};
 pub use tls::MeshTls;
+pub use tls::origin::{EndpointTls, OriginTls, OriginTlsProblem, OriginTlsSpec};

@@ -11,6 +11,8 @@ use std::time::Duration;
 use meshgate_routing::WorkloadId;
 use meshgate_routing::upstream::{Algorithm, BreakerPolicy, RetryPolicy, Ring};
 
+use crate::tls::origin::EndpointTls;
+
 pub(crate) use gate::{Gate, GateRefusal, Pass};
 pub(crate) use live::{EndpointLive, NoPick, Picked, ServiceLive};
 pub(crate) use share::{ClientLoad, Place, Share};
@@ -82,6 +84,8 @@ pub struct Policy {
     pub limits: Limits,
     /// Connections to endpoints outside the mesh begin with a header that tells the client; none is shared by clients then.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Connections to endpoints outside the mesh are TLS.
+    pub tls: Option<EndpointTls>,
 }
 
 /// What of a request is its key for consistent hashing. Requests without it go by load.
@@ -164,6 +168,7 @@ impl Default for Policy {
                 pending_timeout: Duration::from_secs(3),
             },
             proxy_protocol: None,
+            tls: None,
         }
     }
 }
@@ -190,8 +195,13 @@ struct Parts {
 
 impl Service {
     /// Builds a service. What `previous` (the same service before the change) knows of endpoints with the same UID
-    /// and address stays: requests in flight, breaker and connections; so do the retry budget and the limits.
-    pub fn new(spec: ServiceSpec, previous: Option<&Self>) -> Self {
+    /// and address stays: requests in flight, breaker and connections; so do the retry budget and the limits, and the
+    /// sessions of TLS that asks for the same proof.
+    pub fn new(mut spec: ServiceSpec, previous: Option<&Self>) -> Self {
+        if let Some(previous) = previous.filter(|previous| previous.policy().tls == spec.policy.tls)
+        {
+            spec.policy.tls = previous.policy().tls.clone();
+        }
         let live = match previous {
             Some(previous) => previous.live.clone(),
             None => Arc::new(ServiceLive::new(&spec.policy)),
@@ -203,7 +213,7 @@ impl Service {
             .map(|endpoint| {
                 Endpoint(Arc::new(Parts {
                     live: previous
-                        .and_then(|previous| previous.same(endpoint))
+                        .and_then(|previous| previous.same(endpoint, &spec.policy))
                         .unwrap_or_default(),
                     spec: endpoint.clone(),
                 }))
@@ -227,13 +237,16 @@ impl Service {
         }
     }
 
-    /// The live state of the same pod at the same address, reached the same way.
-    fn same(&self, wanted: &EndpointSpec) -> Option<Arc<EndpointLive>> {
+    /// The live state of the same pod at the same address, reached the same way: a connection whose peer proved something
+    /// else than what is asked for now must not be used again.
+    fn same(&self, wanted: &EndpointSpec, policy: &Policy) -> Option<Arc<EndpointLive>> {
+        let same_tls = wanted.identity.is_some() || self.policy().tls == policy.tls;
         self.endpoints
             .iter()
             .find(|endpoint| {
                 let spec = endpoint.spec();
-                spec.uid == wanted.uid
+                same_tls
+                    && spec.uid == wanted.uid
                     && spec.address == wanted.address
                     && spec.identity == wanted.identity
             })

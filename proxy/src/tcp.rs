@@ -22,6 +22,7 @@ use crate::reply::{self, Manner};
 use crate::serve::{Connection, serve_http1, serve_http2};
 use crate::service::{NoPick, Pass, Picked};
 use crate::story::{Affinity, Route, permit_tcp, route_tcp};
+use crate::tls::origin::Alpn;
 use crate::upstream::{Dialer, Inside, tunnel};
 use relay::{Relayed, relay};
 
@@ -125,7 +126,7 @@ async fn connect(
         let place = dialer.place().await?;
         let reached = match picked.endpoint.spec().identity {
             Some(_) => tunnel(dialer, Inside::Bytes).await,
-            None => dialer.plain().await.map(Io::from),
+            None => dialer.direct(Alpn::Bytes).await,
         };
         let failure = match reached {
             Ok(io) => {

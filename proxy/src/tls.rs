@@ -1,6 +1,7 @@
 //! TLS at both ends: certificates by server name for the edge, workload identity for the mesh.
 
 mod client_auth;
+pub mod origin;
 mod schedule;
 
 use std::fmt;

@@ -145,7 +145,7 @@ impl Wire {
 
     /// Nothing is to be read, and the peer has not closed, as far as is known without waiting. What is not quiet is of no
     /// more use.
-    pub(crate) fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&mut self) -> bool {
         self.read.is_empty() && !self.has_unsent() && !self.io.has_input()
     }
 

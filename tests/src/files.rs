@@ -11,10 +11,10 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-pub use application::{Held, application};
+pub use application::{Held, application, tls_application};
 pub use edge::{Edge, get_at, is_closed};
 pub use log::Log;
-pub use manifest::{route, secret, service, tls_route};
+pub use manifest::{authority, route, secret, service, tls_route};
 
 use crate::{run, text};
 

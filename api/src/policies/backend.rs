@@ -36,9 +36,68 @@ pub struct BackendPolicySpec {
     /// Active checks. Not enforced yet.
     #[serde(default)]
     pub health_check: Option<Reserved>,
-    /// TLS to endpoints outside the mesh. Not enforced yet.
+    /// TLS to endpoints outside the mesh.
     #[serde(default)]
-    pub tls: Option<Reserved>,
+    pub tls: Option<Box<Tls>>,
+}
+
+/// TLS to endpoints outside the mesh, as in Gateway API's BackendTLSPolicy (GEP-1897).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tls {
+    /// Who proves who they are.
+    #[serde(default)]
+    pub mode: TlsMode,
+    /// Where the authorities are that endpoints' certificates must come from; at least one.
+    #[serde(default)]
+    pub ca_refs: Vec<CaRef>,
+    /// Asked for in the handshake (SNI), and verified unless there are other names.
+    #[serde(default)]
+    pub hostname: String,
+    /// DNS names and URIs; with any, the certificate must have one of them.
+    #[serde(default)]
+    pub subject_alt_names: Vec<String>,
+    /// What a proxy would show of itself. Not enforced yet: nothing is sent to such endpoints.
+    #[serde(default)]
+    pub client_certificate_ref: Option<Reserved>,
+}
+
+impl Tls {
+    /// Whether it asks for nothing that is not enforced yet.
+    pub fn is_supported(&self) -> bool {
+        self.mode == TlsMode::Simple && self.client_certificate_ref.is_none()
+    }
+}
+
+/// Who proves who they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub enum TlsMode {
+    /// The endpoint.
+    #[default]
+    Simple,
+    /// The proxy as well. Not enforced yet: nothing is sent to such endpoints.
+    Mutual,
+}
+
+/// An object of the policy's namespace with authorities, PEM, under the key `ca.crt`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct CaRef {
+    /// Empty: the core group.
+    #[serde(default)]
+    pub group: String,
+    /// Which kind.
+    pub kind: CaKind,
+    /// Its name.
+    pub name: String,
+}
+
+/// What holds authorities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+pub enum CaKind {
+    /// For certificates, which are no secrets.
+    ConfigMap,
+    /// Where they lie beside a key.
+    Secret,
 }
 
 /// What endpoints speak.

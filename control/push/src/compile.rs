@@ -14,6 +14,7 @@ mod report;
 mod service;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod touch;
 
 use std::{
@@ -21,7 +22,7 @@ use std::{
     sync::Arc,
 };
 
-use meshgate_api::push;
+use meshgate_api::{policies::backend::CaKind, push};
 
 pub(crate) use backend::RETRY_CONDITIONS;
 pub use certificate::key_pair_problem;
@@ -87,6 +88,8 @@ pub(crate) struct Update {
     pub(crate) reports: BTreeMap<Subject, Option<Report>>,
     /// Secrets that are referred to from now on (true) or no longer (false).
     pub(crate) secrets: BTreeMap<Name, bool>,
+    /// The same of ConfigMaps.
+    pub(crate) config_maps: BTreeMap<Name, bool>,
 }
 
 /// Something that is compiled as a whole. The order is the order of compilation: reports read what hosts came to.
@@ -95,6 +98,7 @@ enum Unit {
     Service(Name),
     Pod(Name),
     Secret(Name),
+    ConfigMap(Name),
     Host(Arc<str>),
     Report(Subject),
 }
@@ -116,6 +120,7 @@ pub(crate) struct Compiler {
     good_pairs: BTreeMap<Name, Arc<KeyPair>>,
     reports: HashMap<Subject, Report>,
     secrets_wanted: BTreeSet<Name>,
+    config_maps_wanted: BTreeSet<Name>,
 }
 
 impl Compiler {
@@ -131,6 +136,7 @@ impl Compiler {
             good_pairs: BTreeMap::new(),
             reports: HashMap::new(),
             secrets_wanted: BTreeSet::new(),
+            config_maps_wanted: BTreeSet::new(),
         }
     }
 
@@ -151,11 +157,11 @@ impl Compiler {
         self.compile()
     }
 
-    /// Whether every Secret that something refers to has been read.
-    pub(crate) fn secrets_known(&self) -> bool {
-        self.secrets_wanted
-            .iter()
-            .all(|name| self.objects.secrets.contains_key(name))
+    /// Whether every Secret and ConfigMap that something refers to has been read.
+    pub(crate) fn referents_known(&self) -> bool {
+        let (mut secrets, mut maps) = (self.secrets_wanted.iter(), self.config_maps_wanted.iter());
+        secrets.all(|name| self.objects.secrets.contains_key(name))
+            && maps.all(|name| self.objects.config_maps.contains_key(name))
     }
 
     pub(crate) fn objects(&self) -> &Objects {
@@ -186,6 +192,7 @@ impl Compiler {
                 Unit::Service(name) => self.compile_service(&name, &mut update),
                 Unit::Pod(name) => self.compile_pod(&name, &mut update),
                 Unit::Secret(name) => self.compile_secret(&name, &mut update),
+                Unit::ConfigMap(name) => self.compile_config_map(name, &mut update),
                 Unit::Host(host) => self.compile_host(&host, &mut update),
                 Unit::Report(subject) => self.compile_report(subject, &mut update),
             }
@@ -222,7 +229,7 @@ impl Compiler {
     }
 
     fn compile_secret(&mut self, name: &Name, update: &mut Update) {
-        let wanted = self.index.secrets.contains_key(name);
+        let wanted = self.index.wants_secret(name);
         if wanted != self.secrets_wanted.contains(name) {
             update.secrets.insert(name.clone(), wanted);
             match wanted {
@@ -237,6 +244,21 @@ impl Compiler {
         let certificate = self.certificate(name).map(Body::Certificate);
         let key = Key::new(ResourceKind::Certificate, name.to_string());
         update.resources.insert(key, certificate);
+    }
+
+    fn compile_config_map(&mut self, name: Name, update: &mut Update) {
+        let wanted = self.index.wants_authorities(CaKind::ConfigMap, &name);
+        if wanted == self.config_maps_wanted.contains(&name) {
+            return;
+        }
+        match wanted {
+            true => drop(self.config_maps_wanted.insert(name.clone())),
+            false => {
+                self.config_maps_wanted.remove(&name);
+                self.objects.config_maps.remove(&name);
+            }
+        }
+        update.config_maps.insert(name, wanted);
     }
 
     fn compile_host(&mut self, host: &Arc<str>, update: &mut Update) {

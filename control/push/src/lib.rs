@@ -46,7 +46,7 @@ use server::server_config;
 use status::StatusWriter;
 use table::Table;
 use updater::Updater;
-use watch::SecretWatches;
+use watch::NamedWatches;
 use webhook::{Connections, Webhook};
 use xds::{PushService, replicas::Replicas};
 
@@ -143,7 +143,7 @@ pub async fn run(
     let updater = Updater {
         compiler: Compiler::new(&options.trust_domain),
         table: table.clone(),
-        secrets: SecretWatches::new(client.clone(), changes.clone(), tasks.clone(), end.clone()),
+        named: NamedWatches::new(client.clone(), changes.clone(), tasks.clone(), end.clone()),
         quota: quota.clone(),
         status: status.clone(),
         metrics: metrics.clone(),

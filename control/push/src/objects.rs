@@ -56,6 +56,7 @@ pub(crate) enum Kind {
     Ingress,
     IngressClass,
     Secret,
+    ConfigMap,
     RateLimitPolicy,
     BackendPolicy,
     AccessPolicy,
@@ -70,6 +71,7 @@ pub(crate) enum Object {
     Ingress(Ingress),
     IngressClass(IngressClass),
     Secret(Secret),
+    ConfigMap(ConfigMap),
     RateLimitPolicy(RateLimitPolicy),
     BackendPolicy(Box<BackendPolicy>),
     AccessPolicy(AccessPolicy),
@@ -226,11 +228,20 @@ pub(crate) struct IngressClass {
     pub(crate) default: bool,
 }
 
-/// A Secret that an Ingress refers to.
+/// A Secret that something refers to.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret {
     pub(crate) certificate: Vec<u8>,
     pub(crate) key: Vec<u8>,
+    /// `ca.crt`, if it is there.
+    pub(crate) authorities: Option<Vec<u8>>,
+}
+
+/// A ConfigMap that a policy refers to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ConfigMap {
+    /// `ca.crt`, if it is there.
+    pub(crate) authorities: Option<Vec<u8>>,
 }
 
 /// Never prints the key.
@@ -256,6 +267,8 @@ pub(crate) struct Objects {
     pub(crate) ingresses: BTreeMap<Name, Ingress>,
     pub(crate) classes: BTreeMap<Name, IngressClass>,
     pub(crate) secrets: BTreeMap<Name, SecretState>,
+    /// Those that something refers to. None: there is no such. Not in the map: not read yet.
+    pub(crate) config_maps: BTreeMap<Name, Option<ConfigMap>>,
     pub(crate) rate_limit_policies: BTreeMap<Name, RateLimitPolicy>,
     pub(crate) backend_policies: BTreeMap<Name, BackendPolicy>,
     pub(crate) access_policies: BTreeMap<Name, AccessPolicy>,
@@ -271,6 +284,7 @@ impl Objects {
             Kind::Ingress => self.ingresses.keys().cloned().collect(),
             Kind::IngressClass => self.classes.keys().cloned().collect(),
             Kind::Secret => self.secrets.keys().cloned().collect(),
+            Kind::ConfigMap => self.config_maps.keys().cloned().collect(),
             Kind::RateLimitPolicy => self.rate_limit_policies.keys().cloned().collect(),
             Kind::BackendPolicy => self.backend_policies.keys().cloned().collect(),
             Kind::AccessPolicy => self.access_policies.keys().cloned().collect(),

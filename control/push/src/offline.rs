@@ -1,6 +1,6 @@
 //! The compile step for an edge without a cluster: objects in, what it enforces out. Pure, and as incremental.
 //!
-//! The compiler is the one behind the push stream. What differs is what it is told: every Secret is at hand; an
+//! The compiler is the one behind the push stream. What differs is what it is told: every Secret and ConfigMap is at hand; an
 //! Ingress without a class is ours; and there is one replica, so its own count of a global limit is the exact one.
 
 use std::{
@@ -20,17 +20,18 @@ use serde_json::Value;
 use crate::{
     compile::{Body, Compiler, Key, Problem, Report, ResourceKind, Subject, SubjectKind, Update},
     objects::{
-        Change, ClassName, EndpointSlice, Ingress, IngressClass, Kind, Meta, Name, Object, Policy,
-        Readiness, Secret, Service,
+        Change, ClassName, ConfigMap, EndpointSlice, Ingress, IngressClass, Kind, Meta, Name,
+        Object, Policy, Readiness, Secret, Service,
     },
 };
 
 pub use crate::compile::key_pair_problem;
 
 /// What is read, as (apiVersion, kind).
-pub const KINDS: [(&str, &str); 8] = [
+pub const KINDS: [(&str, &str); 9] = [
     ("v1", "Service"),
     ("v1", "Secret"),
+    ("v1", "ConfigMap"),
     ("discovery.k8s.io/v1", "EndpointSlice"),
     ("networking.k8s.io/v1", "Ingress"),
     ("networking.k8s.io/v1", "IngressClass"),
@@ -85,6 +86,9 @@ impl Manifest {
             "Secret" => Some(Object::Secret(Secret::trim(parsed::<core::Secret>(
                 object,
             )?))),
+            "ConfigMap" => Some(Object::ConfigMap(ConfigMap::trim(
+                parsed::<core::ConfigMap>(object)?,
+            ))),
             "EndpointSlice" => EndpointSlice::trim(parsed::<discovery::EndpointSlice>(object)?)
                 .map(Object::EndpointSlice),
             "Ingress" => Some(Object::Ingress(Ingress::trim(
@@ -193,6 +197,7 @@ pub struct Finding {
 pub struct Offline {
     compiler: Compiler,
     secrets: BTreeMap<Name, Secret>,
+    config_maps: BTreeMap<Name, ConfigMap>,
     reports: BTreeMap<Subject, Report>,
 }
 
@@ -210,6 +215,7 @@ impl Offline {
         Self {
             compiler,
             secrets: BTreeMap::new(),
+            config_maps: BTreeMap::new(),
             reports: BTreeMap::new(),
         }
     }
@@ -220,8 +226,10 @@ impl Offline {
             return self.delete(&manifest.id);
         };
         let name = name_of(&manifest.id);
-        if let Object::Secret(secret) = object {
-            self.secrets.insert(name.clone(), secret.clone());
+        match object {
+            Object::Secret(secret) => drop(self.secrets.insert(name.clone(), secret.clone())),
+            Object::ConfigMap(map) => drop(self.config_maps.insert(name.clone(), map.clone())),
+            _ => {}
         }
         self.compiler
             .absorb([Change::Apply(name, Box::new(object.clone()))]);
@@ -230,8 +238,10 @@ impl Offline {
     /// Takes away an object.
     pub fn delete(&mut self, id: &ObjectId) {
         let (kind, name) = (kind_of(id), name_of(id));
-        if kind == Kind::Secret {
-            self.secrets.remove(&name);
+        match kind {
+            Kind::Secret => drop(self.secrets.remove(&name)),
+            Kind::ConfigMap => drop(self.config_maps.remove(&name)),
+            _ => {}
         }
         let own = kind == Kind::IngressClass && &*id.name == names::INGRESS_CLASS;
         self.compiler.absorb([match own {
@@ -245,11 +255,11 @@ impl Offline {
         let mut all = BTreeMap::new();
         loop {
             let update = self.compiler.compile();
-            let wanted: Vec<Change> = update
-                .secrets
-                .iter()
-                .filter(|(_, wanted)| **wanted)
+            let secrets = update.secrets.iter().filter(|(_, wanted)| **wanted);
+            let maps = update.config_maps.iter().filter(|(_, wanted)| **wanted);
+            let wanted: Vec<Change> = secrets
                 .map(|(name, _)| self.secret(name))
+                .chain(maps.map(|(name, _)| self.config_map(name)))
                 .collect();
             self.note(update, &mut all);
             if wanted.is_empty() {
@@ -263,6 +273,13 @@ impl Offline {
         match self.secrets.get(name) {
             Some(secret) => Change::Apply(name.clone(), Box::new(Object::Secret(secret.clone()))),
             None => Change::Delete(Kind::Secret, name.clone()),
+        }
+    }
+
+    fn config_map(&self, name: &Name) -> Change {
+        match self.config_maps.get(name) {
+            Some(map) => Change::Apply(name.clone(), Box::new(Object::ConfigMap(map.clone()))),
+            None => Change::Delete(Kind::ConfigMap, name.clone()),
         }
     }
 
@@ -431,6 +448,7 @@ fn kind_of(id: &ObjectId) -> Kind {
     match id.kind {
         "Service" => Kind::Service,
         "Secret" => Kind::Secret,
+        "ConfigMap" => Kind::ConfigMap,
         "EndpointSlice" => Kind::EndpointSlice,
         "Ingress" => Kind::Ingress,
         "IngressClass" => Kind::IngressClass,

@@ -11,7 +11,7 @@ use crate::{
     quota::{LimitBook, QuotaService},
     status::StatusWriter,
     table::Table,
-    watch::{LISTED, SecretWatches},
+    watch::{LISTED, NamedWatches},
 };
 
 /// Changes compiled at once when many wait; one alone is compiled at once.
@@ -21,7 +21,7 @@ const BATCH_MAX: usize = 1024;
 pub(crate) struct Updater {
     pub(crate) compiler: Compiler,
     pub(crate) table: Arc<Table>,
-    pub(crate) secrets: SecretWatches,
+    pub(crate) named: NamedWatches,
     pub(crate) quota: QuotaService,
     pub(crate) status: StatusWriter,
     pub(crate) metrics: Metrics,
@@ -76,10 +76,13 @@ impl Updater {
 
     fn after(&mut self, update: Update, generation: u64) {
         for (name, wanted) in &update.secrets {
-            self.secrets.want(name, *wanted);
+            self.named.want_secret(name, *wanted);
+        }
+        for (name, wanted) in &update.config_maps {
+            self.named.want_config_map(name, *wanted);
         }
         self.status.report(update.reports, generation);
-        if self.compiler.secrets_known() && !self.ready.send_replace(true) {
+        if self.compiler.referents_known() && !self.ready.send_replace(true) {
             tracing::info!(generation, "everything is listed and compiled");
         }
         self.metrics
@@ -95,5 +98,6 @@ impl Update {
         self.pods.extend(later.pods);
         self.reports.extend(later.reports);
         self.secrets.extend(later.secrets);
+        self.config_maps.extend(later.config_maps);
     }
 }

@@ -1,4 +1,4 @@
-//! Watches: one a kind, and one for each Secret that something refers to.
+//! Watches: one a kind, and one for each Secret and ConfigMap that something refers to.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -7,7 +7,7 @@ use std::{
 
 use futures::StreamExt;
 use k8s_openapi::api::{
-    core::v1::{Pod, Secret, Service},
+    core::v1::{ConfigMap, Pod, Secret, Service},
     discovery::v1::EndpointSlice,
     networking::v1::{Ingress, IngressClass},
 };
@@ -39,7 +39,7 @@ pub(crate) const LISTED: [Kind; 8] = [
     Kind::AccessPolicy,
 ];
 
-/// Starts all watches but those of Secrets.
+/// Starts all watches but those by name.
 pub(crate) fn start(
     client: &Client,
     changes: &mpsc::Sender<Change>,
@@ -209,16 +209,16 @@ async fn pause(error: &watcher::Error, what: &str, retry: &mut Retry) {
     retry.pause().await;
 }
 
-/// The watches of Secrets: each by name, so that no other Secret is ever read.
-pub(crate) struct SecretWatches {
+/// The watches of Secrets and ConfigMaps: each by name, so that no other is ever read.
+pub(crate) struct NamedWatches {
     client: Client,
     changes: mpsc::Sender<Change>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
-    running: HashMap<Name, CancellationToken>,
+    running: HashMap<(Kind, Name), CancellationToken>,
 }
 
-impl SecretWatches {
+impl NamedWatches {
     pub(crate) fn new(
         client: Client,
         changes: mpsc::Sender<Change>,
@@ -234,44 +234,70 @@ impl SecretWatches {
         }
     }
 
-    pub(crate) fn want(&mut self, name: &Name, wanted: bool) {
+    pub(crate) fn want_secret(&mut self, name: &Name, wanted: bool) {
+        let api = Api::<Secret>::namespaced(self.client.clone(), &name.namespace);
+        self.want(api, (Kind::Secret, name), wanted, |secret| {
+            Object::Secret(objects::Secret::trim(secret))
+        });
+    }
+
+    pub(crate) fn want_config_map(&mut self, name: &Name, wanted: bool) {
+        let api = Api::<ConfigMap>::namespaced(self.client.clone(), &name.namespace);
+        self.want(api, (Kind::ConfigMap, name), wanted, |map| {
+            Object::ConfigMap(objects::ConfigMap::trim(map))
+        });
+    }
+
+    fn want<K>(
+        &mut self,
+        api: Api<K>,
+        (kind, name): (Kind, &Name),
+        wanted: bool,
+        trim: fn(K) -> Object,
+    ) where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let key = (kind, name.clone());
         if !wanted {
-            if let Some(end) = self.running.remove(name) {
+            if let Some(end) = self.running.remove(&key) {
                 end.cancel();
             }
             return;
         }
-        if self.running.contains_key(name) {
+        if self.running.contains_key(&key) {
             return;
         }
         let end = self.shutdown.child_token();
-        let watch = watch_secret(self.client.clone(), name.clone(), self.changes.clone());
-        self.running.insert(name.clone(), end.clone());
+        let watch = watch_named(api, key.clone(), self.changes.clone(), trim);
+        self.running.insert(key, end.clone());
         self.tasks.spawn(async move {
             let _ = end.run_until_cancelled(watch).await;
         });
     }
 }
 
-async fn watch_secret(client: Client, name: Name, changes: mpsc::Sender<Change>) {
-    let api: Api<Secret> = Api::namespaced(client, &name.namespace);
+async fn watch_named<K>(
+    api: Api<K>,
+    (kind, name): (Kind, Name),
+    changes: mpsc::Sender<Change>,
+    trim: fn(K) -> Object,
+) where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
     let mut states = std::pin::pin!(watch_object(api, &name.name));
     let mut retry = Retry::default();
     let mut known = false;
     while let Some(state) = states.next().await {
         let change = match state {
-            Ok(Some(secret)) => Change::Apply(
-                name.clone(),
-                Box::new(Object::Secret(objects::Secret::trim(secret))),
-            ),
-            Ok(None) => Change::Delete(Kind::Secret, name.clone()),
+            Ok(Some(object)) => Change::Apply(name.clone(), Box::new(trim(object))),
+            Ok(None) => Change::Delete(kind, name.clone()),
             Err(error) => {
-                pause(&error, &format!("Secret {name}"), &mut retry).await;
+                pause(&error, &format!("{kind:?} {name}"), &mut retry).await;
                 // What may not be read does not exist for us; everything else must not wait for it.
                 if known || !(is_refused(&error) && retry.has_lasted()) {
                     continue;
                 }
-                Change::Delete(Kind::Secret, name.clone())
+                Change::Delete(kind, name.clone())
             }
         };
         known = true;

@@ -87,7 +87,7 @@ impl Client {
     }
 
     /// Whether it may carry another request: the endpoint neither closed it nor said anything unasked.
-    pub(crate) fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&mut self) -> bool {
         self.wire.is_quiet()
     }
 

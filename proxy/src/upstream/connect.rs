@@ -4,14 +4,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use meshgate_certs::origin;
 use meshgate_codec::http1::HeadLimits;
-use meshgate_codec::http2::Config;
+use meshgate_codec::http2::{Config, Scheme};
 use meshgate_routing::WorkloadId;
 use meshgate_routing::upstream::{FailureKind, Safety};
 use rustls_pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::Wire;
 use super::announce::{Sole, header};
@@ -23,6 +26,7 @@ use crate::io::Io;
 use crate::listen::{FIELD_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
 use crate::serve::Connection;
 use crate::service::{GateRefusal, Pass, Picked, Service};
+use crate::tls::origin::{Alpn, EndpointTls};
 
 /// Makes connections to a service's endpoints on behalf of one downstream connection.
 #[derive(Clone, Copy)]
@@ -51,6 +55,14 @@ const CONFIG: Config = Config {
 };
 
 impl<'a> Dialer<'a> {
+    /// What requests are made for (RFC 9113 §8.3.1): the endpoint may compare it with what it sees of the connection.
+    pub(super) fn scheme(self, wire: Wire) -> Scheme {
+        match self.service.policy().tls {
+            Some(_) if wire != Wire::Mesh => Scheme::Https,
+            _ => Scheme::Http,
+        }
+    }
+
     /// Whose alone the connection must be, if the endpoint wants to be told. The proxy beside an endpoint of the mesh knows
     /// who calls by better means.
     pub(super) fn sole(self) -> Option<Sole> {
@@ -86,9 +98,9 @@ impl<'a> Dialer<'a> {
         match found {
             Found::Idle(client) => Ok((client, Origin::Reused)),
             Found::Place(place) => {
-                let stream = Box::pin(self.plain()).await?;
+                let io = Box::pin(self.direct(Alpn::Http1)).await?;
                 self.count("connected");
-                Ok((Client::new(Io::from(stream), Some(place)), Origin::New))
+                Ok((Client::new(io, Some(place)), Origin::New))
             }
         }
     }
@@ -150,7 +162,7 @@ impl<'a> Dialer<'a> {
         let pass = self.place().await?;
         let io = match wire {
             Wire::Mesh => self.mesh().await?,
-            Wire::Http1 | Wire::Http2 => Io::from(self.plain().await?),
+            Wire::Http1 | Wire::Http2 => self.direct(Alpn::Http2).await?,
         };
         let (client, driving) = http2::Client::start(io, CONFIG, turn);
         let tasks = &self.connection.tasks;
@@ -164,9 +176,33 @@ impl<'a> Dialer<'a> {
         Ok((client, Origin::New))
     }
 
-    /// A plain TCP connection to the endpoint's application, not pooled. It begins with what its policy wants to be said of
-    /// the client.
-    pub(crate) async fn plain(self) -> Result<TcpStream, Failure> {
+    /// A connection to the endpoint's application, not pooled: in the clear, or by TLS if the policy wants that. It begins
+    /// with what the policy wants to be said of the client.
+    pub(crate) async fn direct(self, alpn: Alpn) -> Result<Io, Failure> {
+        let tls = match &self.service.policy().tls {
+            None => return self.plain().await.map(Io::from),
+            Some(EndpointTls::Verified(tls)) => tls,
+            Some(EndpointTls::Refused(why)) => {
+                let (step, reason) = (Step::Connect, Reason::Misconfigured);
+                return Err(Failure::new(Side::Proxy, step, reason, why.to_string()));
+            }
+        };
+        let patience = self.service.policy().connect_timeout;
+        let deadline = Instant::now() + patience;
+        let stream = self.plain().await?;
+        let handshake = TlsConnector::from(tls.config(alpn)).connect(tls.name(), stream);
+        match tokio::time::timeout_at(deadline, handshake).await {
+            Ok(Ok(stream)) if alpn == Alpn::Http2 && !speaks_http2(&stream) => {
+                Err(self.refused(&"the endpoint does not speak HTTP/2 (ALPN)"))
+            }
+            Ok(Ok(stream)) => Ok(Io::from(stream)),
+            Ok(Err(error)) => Err(self.unshaken(&error)),
+            Err(_) => Err(self.refused(&format_args!("no TLS handshake within {patience:?}"))),
+        }
+    }
+
+    /// TCP, and what the policy wants to be said of the client.
+    async fn plain(self) -> Result<TcpStream, Failure> {
         let mut stream = self.tcp(self.picked.endpoint.address()).await?;
         if let Some(version) = self.service.policy().proxy_protocol {
             let header = header(version, self.connection);
@@ -232,6 +268,17 @@ impl<'a> Dialer<'a> {
         Ok(Io::from(stream))
     }
 
+    /// The handshake failed: by what the endpoint should have proven, or otherwise.
+    fn unshaken(&self, error: &io::Error) -> Failure {
+        let tls = error.get_ref().and_then(|error| error.downcast_ref());
+        match tls {
+            Some(error @ rustls::Error::InvalidCertificate(_)) => {
+                self.unproven(&origin::why(error))
+            }
+            _ => self.refused(&format_args!("TLS handshake: {error}")),
+        }
+    }
+
     pub(super) fn refused(&self, error: &dyn std::fmt::Display) -> Failure {
         self.count("connect-failed");
         let detail = format!("{}: {error}", self.picked.endpoint.address());
@@ -273,6 +320,10 @@ pub(crate) fn overload(what: &str, refusal: GateRefusal) -> Failure {
         GateRefusal::ShareSpent => format!("{what}: this client address has its share"),
     };
     Failure::new(Side::Proxy, Step::Pick, Reason::Overload, detail)
+}
+
+fn speaks_http2(stream: &TlsStream<TcpStream>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(b"h2")
 }
 
 fn is_out_of_descriptors(error: &io::Error) -> bool {

@@ -97,7 +97,8 @@ pub(crate) async fn attempt(
         Wire::Http2 | Wire::Mesh => {
             let (client, origin) = dialer.http2(attempt.wire).await?;
             let port = dialer.picked.endpoint.address().port();
-            let answer = by_http2(client, attempt, port).await;
+            let scheme = dialer.scheme(attempt.wire);
+            let answer = by_http2(client, attempt, (scheme, port)).await;
             let answer = answer.map_err(|broken| broken_http2(broken, origin, safety))?;
             received_http2(answer, held)
         }
@@ -151,7 +152,7 @@ fn received_http1(answer: Answer, mut held: Box<Held>) -> Result<Upgraded, Failu
 async fn by_http2(
     client: http2::Client,
     attempt: Attempt<'_>,
-    port: u16,
+    (scheme, port): (Scheme, u16),
 ) -> Result<http2::Answer, http2::Broken> {
     let Attempt {
         request,
@@ -161,7 +162,7 @@ async fn by_http2(
     } = attempt;
     let line = RequestLine {
         method: &request.method,
-        scheme: Scheme::Http,
+        scheme,
         authority: match &*request.authority {
             "" => "localhost",
             authority => authority,

@@ -18,6 +18,7 @@ use crate::websocket;
 pub(super) struct Offer {
     client: Client,
     origin: Origin,
+    scheme: Scheme,
 }
 
 /// The endpoint's offer to open what the request asks for. `None` when it has not announced that, or HTTP/2 has no words
@@ -35,7 +36,12 @@ pub(super) async fn offered(
     let opens = opens
         .await
         .map_err(|_| dialer.refused(&format_args!("no SETTINGS within {patience:?}")))?;
-    Ok(opens.then_some(Offer { client, origin }))
+    let scheme = dialer.scheme(Wire::Http2);
+    Ok(opens.then_some(Offer {
+        client,
+        origin,
+        scheme,
+    }))
 }
 
 /// What `:protocol` would say. Of several that a client offers in HTTP/1, only the endpoint can choose.
@@ -61,13 +67,17 @@ pub(super) async fn open(
     safety: Safety,
     held: Box<Held>,
 ) -> Result<Upgraded, Failure> {
-    let Offer { client, origin } = offer;
+    let Offer {
+        client,
+        origin,
+        scheme,
+    } = offer;
     let mut fields = request.fields.clone();
     let key = fields.get(websocket::KEY).map(<[u8]>::to_vec);
     fields.remove(websocket::KEY);
     let line = RequestLine {
         method: &Method::Connect,
-        scheme: Scheme::Http,
+        scheme,
         authority: &request.authority,
         path: &request.target,
         protocol: protocol(request),

@@ -86,7 +86,7 @@ impl Pool {
         let now = clock::now();
         let fits = |idle: &Idle| idle.worker == worker && Sole::fits(idle.sole.as_ref(), sole);
         while let Some(position) = inner.idle.iter().rposition(fits) {
-            let idle = inner.idle.swap_remove(position);
+            let mut idle = inner.idle.swap_remove(position);
             if now.since(idle.since) < IDLE_MAX && idle.client.is_quiet() {
                 return Some(idle.client);
             }

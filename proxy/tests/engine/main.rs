@@ -68,6 +68,10 @@ mod strict;
 #[cfg(test)]
 mod tls;
 #[cfg(test)]
+mod tls_origin;
+#[cfg(test)]
+mod tls_to_endpoints;
+#[cfg(test)]
 mod upgrade;
 #[cfg(test)]
 mod versions;

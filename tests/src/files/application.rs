@@ -2,32 +2,62 @@
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::until;
 
 /// An application that answers with its name until the test ends.
 pub fn application(name: &'static str) -> SocketAddr {
+    listen(move |stream| answer(name, stream))
+}
+
+/// The same by TLS, with a certificate and its key (files).
+pub fn tls_application(name: &'static str, certificate: &Path, key: &Path) -> SocketAddr {
+    let chain = CertificateDer::pem_file_iter(certificate).expect("a file");
+    let chain = chain.collect::<Result<_, _>>().expect("certificates");
+    let key = PrivateKeyDer::from_pem_file(key).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key));
+    let config = Arc::new(config.expect("a certificate with its key"));
+    listen(move |stream| {
+        let session = ServerConnection::new(config.clone()).expect("a configuration");
+        answer(name, StreamOwned::new(session, stream));
+    })
+}
+
+/// Serves each connection in a thread of its own, until the test ends.
+fn listen(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                for line in BufReader::new(&stream).lines().map_while(Result::ok) {
-                    if !line.is_empty() {
-                        continue;
-                    }
-                    let length = name.len();
-                    let answer =
-                        format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}");
-                    if (&stream).write_all(answer.as_bytes()).is_err() {
-                        return;
-                    }
-                }
-            });
+            let serve = serve.clone();
+            std::thread::spawn(move || serve(stream));
         }
     });
     address
+}
+
+/// The name, as often as the other end asks.
+fn answer(name: &str, stream: impl io::Read + io::Write) {
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    while let Ok(1..) = stream.read_line(&mut line) {
+        if std::mem::take(&mut line).trim().is_empty() {
+            let length = name.len();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}");
+            if stream.get_mut().write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    }
 }
 
 /// An application that begins its answers at once and ends them when it is told to.

@@ -47,17 +47,31 @@ spec:
 /// A new certificate for a host in a Secret `tls-HOST`: its serial number and the manifest.
 pub fn secret(site: &Site, host: &str) -> (String, String) {
     let (cert, key) = tls::self_signed(site.scratch(), host);
-    let indented = |path: &Path| {
-        let text = std::fs::read_to_string(path).expect("PEM");
-        let lines = text.lines().map(|line| format!("    {line}\n"));
-        lines.collect::<String>()
-    };
     let manifest = format!(
         "apiVersion: v1\nkind: Secret\nmetadata: {{name: tls-{host}}}\ntype: kubernetes.io/tls\nstringData:\n  tls.crt: |\n{}  tls.key: |\n{}",
         indented(&cert),
         indented(&key)
     );
     (tls::serial(&cert), manifest)
+}
+
+/// Authorities in an object of a kind, a ConfigMap or a Secret.
+pub fn authority(kind: &str, name: &str, certificate: &Path) -> String {
+    let field = if kind == "Secret" {
+        "stringData"
+    } else {
+        "data"
+    };
+    let text = indented(certificate);
+    format!(
+        "apiVersion: v1\nkind: {kind}\nmetadata: {{name: {name}}}\n{field}:\n  ca.crt: |\n{text}"
+    )
+}
+
+fn indented(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).expect("PEM");
+    let lines = text.lines().map(|line| format!("    {line}\n"));
+    lines.collect()
 }
 
 /// A route with the certificate of [`secret`].

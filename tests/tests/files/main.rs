@@ -6,3 +6,4 @@ mod follow;
 mod limits;
 mod listeners;
 mod take_over;
+mod tls;

@@ -207,6 +207,67 @@ fn conditions_are_warnings() {
 }
 
 #[test]
+fn tls_to_endpoints_names_what_is_missing_and_what_is_wrong() {
+    let policy = |tls: &str| {
+        format!(
+            "{{apiVersion: meshgate.dev/v1alpha1, kind: BackendPolicy, metadata: {{name: p, namespace: shop}}, spec: {{targetRefs: [{{kind: Service, name: web}}], tls: {tls}}}}}\n"
+        )
+    };
+    let verified = policy("{caRefs: [{kind: ConfigMap, name: ca}], hostname: a.test}");
+    let empty = "{apiVersion: v1, kind: ConfigMap, metadata: {name: ca, namespace: shop}, data: {ca.crt: none}}\n";
+    let warning = |problem: &str| {
+        format!(
+            "b.yaml:1: document 1: BackendPolicy shop/p: NoValidCACertificate: spec.tls.caRefs[0]: ConfigMap shop/ca{problem}; nothing is sent to endpoints outside the mesh"
+        )
+    };
+    check_warnings(
+        &[("a.yaml", SHOP), ("b.yaml", &verified)],
+        &[&warning(" does not exist")],
+    );
+    check_warnings(
+        &[("a.yaml", SHOP), ("b.yaml", &verified), ("c.yaml", empty)],
+        &[&warning(": ca.crt: there is no certificate in it")],
+    );
+    check_warnings(
+        &[
+            ("a.yaml", SHOP),
+            (
+                "b.yaml",
+                &verified.replace("{caRefs", "{mode: Mutual, caRefs"),
+            ),
+        ],
+        &[
+            "b.yaml:1: document 1: BackendPolicy shop/p: UnsupportedFields: not supported yet and not enforced: spec.tls.mode (Mutual)",
+        ],
+    );
+    let wrong = |tls: &str, problems: &[&str]| {
+        let problems: Vec<String> = problems
+            .iter()
+            .map(|problem| format!("b.yaml:1: document 1: BackendPolicy shop/p: {problem}"))
+            .collect();
+        let problems: Vec<&str> = problems.iter().map(String::as_str).collect();
+        check(&[("a.yaml", SHOP), ("b.yaml", &policy(tls))], &problems);
+    };
+    wrong(
+        "{}",
+        &[
+            "spec.tls.caRefs: Required value",
+            "spec.tls.hostname: Required value",
+        ],
+    );
+    wrong(
+        "{caRefs: [], hostname: a.test}",
+        &[
+            "spec.tls.caRefs: Invalid value: 0: spec.tls.caRefs in body should have at least 1 items",
+        ],
+    );
+    wrong(
+        "{caRefs: [{kind: ConfigMap, name: ca}], hostname: a.test, subjectAltNames: ['*.a.test']}",
+        &["spec.tls.subjectAltNames[0]: \"*.a.test\" is neither a DNS name nor a URI"],
+    );
+}
+
+#[test]
 fn a_change_hands_on_what_it_touches_and_nothing_else() {
     let mut configuration = Configuration::new().unwrap();
     let (one, two) = (ingress("one", "one.test"), ingress("two", "two.test"));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use meshgate_api::{
     policies::{
-        backend::{Algorithm, BackendPolicySpec, HashKey, LoadBalancing, ProxyProtocol},
+        backend::{Algorithm, BackendPolicySpec, HashKey, LoadBalancing, ProxyProtocol, TlsMode},
         duration::GatewayDuration,
     },
     push,
@@ -26,7 +26,10 @@ pub(crate) const RETRY_CONDITIONS: [&str; 6] = [
 const DEFAULT_RETRY_ON: [&str; 2] = ["ConnectFailure", "RefusedStream"];
 
 /// The policy with its defaults (reference: hardening, edge defaults); `None` = no policy.
-pub(super) fn compile_policy(policy: Option<(&Name, &BackendPolicySpec)>) -> push::BackendPolicy {
+pub(super) fn compile_policy(
+    policy: Option<(&Name, &BackendPolicySpec)>,
+    tls: Option<push::BackendTls>,
+) -> push::BackendPolicy {
     let spec = policy.map(|(_, spec)| spec);
     let timeouts = spec.and_then(|spec| spec.timeouts.as_ref());
     let or = |value: Option<GatewayDuration>, default_ms: u64| {
@@ -48,6 +51,7 @@ pub(super) fn compile_policy(policy: Option<(&Name, &BackendPolicySpec)>) -> pus
             .and_then(|spec| spec.load_balancing.as_ref())
             .filter(|balancing| balancing.algorithm == Algorithm::ConsistentHash)
             .and_then(|balancing| Some(hash_key(balancing.hash.as_ref()?))),
+        tls,
     }
 }
 
@@ -154,6 +158,7 @@ fn limits(spec: Option<&BackendPolicySpec>, or: OrDefault) -> push::Limits {
 pub(super) fn unsupported(spec: &BackendPolicySpec) -> Vec<String> {
     let balancing = spec.load_balancing.as_ref();
     let retries = spec.retries.as_ref();
+    let tls = spec.tls.as_ref();
     let fields = [
         (
             "loadBalancing.hash (without ConsistentHash)",
@@ -172,7 +177,14 @@ pub(super) fn unsupported(spec: &BackendPolicySpec) -> Vec<String> {
             retries.is_some_and(|r| r.hedge_after.is_some()),
         ),
         ("healthCheck", spec.health_check.is_some()),
-        ("tls", spec.tls.is_some()),
+        (
+            "tls.mode (Mutual)",
+            tls.is_some_and(|tls| tls.mode == TlsMode::Mutual),
+        ),
+        (
+            "tls.clientCertificateRef",
+            tls.is_some_and(|tls| tls.client_certificate_ref.is_some()),
+        ),
     ];
     fields
         .iter()

@@ -94,6 +94,7 @@ pub fn key_pair_problem(certificate: &[u8], key: &[u8]) -> Option<String> {
     let secret = Secret {
         certificate: certificate.to_vec(),
         key: key.to_vec(),
+        authorities: None,
     };
     key_pair(&secret).err()
 }

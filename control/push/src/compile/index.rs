@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use meshgate_api::policies::TargetRef;
+use meshgate_api::policies::{TargetRef, backend::CaKind};
 
 use crate::objects::{Backend, Ingress, Name};
 
@@ -85,6 +85,13 @@ impl Target {
     }
 }
 
+/// What authorities are read from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Referent {
+    pub(super) kind: CaKind,
+    pub(super) name: Name,
+}
+
 /// The indexes. Ingresses are in them only while they are ours.
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -104,9 +111,22 @@ pub(super) struct Index {
     pub(super) rate_limit_targets: MultiMap<Target, Name>,
     pub(super) backend_targets: MultiMap<Target, Name>,
     pub(super) access_targets: MultiMap<Target, Name>,
+    /// What holds authorities to the BackendPolicies that name it.
+    pub(super) authorities: MultiMap<Referent, Name>,
 }
 
 impl Index {
+    /// Whether something refers to a Secret.
+    pub(super) fn wants_secret(&self, name: &Name) -> bool {
+        self.secrets.contains_key(name) || self.wants_authorities(CaKind::Secret, name)
+    }
+
+    /// Whether a BackendPolicy names an object for its authorities.
+    pub(super) fn wants_authorities(&self, kind: CaKind, name: &Name) -> bool {
+        let name = name.clone();
+        self.authorities.contains_key(&Referent { kind, name })
+    }
+
     pub(super) fn put_ingress(&mut self, name: &Name, ingress: &Ingress, present: bool) {
         match present {
             true => drop(self.owned.insert(name.clone())),

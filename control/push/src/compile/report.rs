@@ -5,7 +5,7 @@ mod ingress;
 
 use std::collections::BTreeSet;
 
-use meshgate_api::policies::TargetRef;
+use meshgate_api::policies::{TargetRef, backend::Tls};
 use serde_json::Value;
 
 use super::{
@@ -187,7 +187,24 @@ impl Compiler {
             return Err(Problem::new("TargetNotFound", message));
         }
         unrivalled(policies, targets, name, &target, of)?;
+        self.verifiable(name)?;
         Ok(keys)
+    }
+
+    /// Without authorities nothing is sent to endpoints, which is not what the policy is for. What is not supported is
+    /// said otherwise, and of what is just being read nothing is said.
+    fn verifiable(&self, name: &Name) -> Result<(), Problem> {
+        let policy = self.objects.backend_policies.get(name);
+        let tls = policy.and_then(|policy| policy.spec.as_ref()?.tls.as_deref());
+        let is_known = |tls: &&Tls| tls.is_supported() && self.are_read(name, tls);
+        let Some(tls) = tls.filter(is_known) else {
+            return Ok(());
+        };
+        let found = self.tls_authorities(name, tls).map(drop);
+        found.map_err(|problem| {
+            let message = format!("{problem}; nothing is sent to endpoints outside the mesh");
+            Problem::new("NoValidCACertificate", message)
+        })
     }
 
     /// What a policy asks for that endpoints in the mesh do not get.

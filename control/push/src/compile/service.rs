@@ -32,6 +32,7 @@ impl Compiler {
 
     fn service(&self, name: &Name, service: &Service, port: &ServicePort) -> push::Service {
         let policy = self.backend_policy(name, &port.name);
+        let tls = policy.and_then(|(policy, spec)| self.backend_tls(policy, spec.tls.as_deref()?));
         push::Service {
             namespace: name.namespace.to_string(),
             name: name.name.to_string(),
@@ -47,7 +48,7 @@ impl Compiler {
                 )
                 .into(),
             endpoints: self.endpoints(name, port),
-            policy: Some(compile_policy(policy)),
+            policy: Some(compile_policy(policy, tls)),
         }
     }
 
@@ -217,7 +218,7 @@ impl PodTarget {
                 })
                 .into_iter()
                 .collect(),
-            policy: Some(compile_policy(None)),
+            policy: Some(compile_policy(None, None)),
         }
     }
 }

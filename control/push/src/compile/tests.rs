@@ -6,6 +6,7 @@ mod guarded;
 mod hosts;
 mod incremental;
 mod services;
+mod tls;
 mod workloads;
 
 use std::collections::BTreeMap;
@@ -20,8 +21,8 @@ use serde_json::Value;
 
 use super::{Body, Compiler, Key, PodTarget, Report, Subject, Update};
 use crate::objects::{
-    Change, EndpointSlice, Ingress, IngressClass, Kind, Meta, Name, Object, Pod, Policy, Secret,
-    Service,
+    Change, ConfigMap, EndpointSlice, Ingress, IngressClass, Kind, Meta, Name, Object, Pod, Policy,
+    Secret, Service,
 };
 
 /// A compiler with everything that it has put out so far.
@@ -31,6 +32,7 @@ pub(super) struct World {
     pub(super) pods: BTreeMap<Name, PodTarget>,
     pub(super) reports: BTreeMap<Subject, Report>,
     pub(super) secrets: BTreeMap<Name, bool>,
+    pub(super) config_maps: BTreeMap<Name, bool>,
 }
 
 impl World {
@@ -41,6 +43,7 @@ impl World {
             pods: BTreeMap::new(),
             reports: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            config_maps: BTreeMap::new(),
         }
     }
 
@@ -81,6 +84,8 @@ impl World {
         merge(&mut self.reports, update.reports);
         self.secrets.extend(update.secrets);
         self.secrets.retain(|_, wanted| *wanted);
+        self.config_maps.extend(update.config_maps);
+        self.config_maps.retain(|_, wanted| *wanted);
         differing
     }
 
@@ -207,6 +212,9 @@ fn object(mut value: Value) -> Change {
             }
             Some(Object::Secret(Secret::trim(read::<core::Secret>(value))))
         }
+        "ConfigMap" => Some(Object::ConfigMap(ConfigMap::trim(read::<core::ConfigMap>(
+            typed(),
+        )))),
         policy => {
             let object = read::<DynamicObject>(with_types(typed()));
             let meta = Meta::from(&object.metadata);
@@ -411,10 +419,26 @@ fn show_policy(policy: &push::BackendPolicy) -> String {
             rate.below_percent, rate.min_requests
         ),
     };
-    match told {
+    let shown = match told {
         "" => shown,
         version => format!("{shown} PROXY {version}"),
+    };
+    match &policy.tls {
+        None => shown,
+        Some(tls) => format!("{shown} TLS {}", show_tls(tls)),
     }
+}
+
+fn show_tls(tls: &push::BackendTls) -> String {
+    if !tls.problem.is_empty() {
+        return format!("!! {}", tls.problem);
+    }
+    let names = match tls.subject_alt_names.as_slice() {
+        [] => String::new(),
+        names => format!(" as {}", names.join(" ")),
+    };
+    let roots = tls.ca_pem.iter().map(|pem| pem.matches("BEGIN").count());
+    format!("to {}{names} by {}", tls.hostname, roots.sum::<usize>())
 }
 
 fn show_access(rule: &push::AccessRule) -> String {

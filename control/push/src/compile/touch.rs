@@ -2,14 +2,18 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use meshgate_api::{names, policies::TargetRef};
+use meshgate_api::{
+    names,
+    policies::{TargetRef, backend::CaKind},
+};
 
 use super::{
     Compiler, Subject, SubjectKind, Unit,
-    index::{self, MultiMap, Target, TargetKind},
+    index::{self, MultiMap, Referent, Target, TargetKind},
+    tls,
 };
 use crate::objects::{
-    AccessPolicy, BackendPolicy, Change, ClassName, Difference, EndpointSlice, Ingress,
+    AccessPolicy, BackendPolicy, Change, ClassName, ConfigMap, Difference, EndpointSlice, Ingress,
     IngressClass, Kind, Name, Object, Pod, RateLimitPolicy, SecretState, Service, in_namespace,
 };
 
@@ -35,6 +39,7 @@ impl Compiler {
             Object::Ingress(ingress) => self.ingress_changed(name, Some(ingress)),
             Object::IngressClass(class) => self.class_changed(name, Some(class)),
             Object::Secret(secret) => self.secret_changed(&name, SecretState::Present(secret)),
+            Object::ConfigMap(map) => self.config_map_changed(&name, Some(map)),
             Object::RateLimitPolicy(policy) => self.rate_limit_changed(name, Some(policy)),
             Object::BackendPolicy(policy) => self.backend_changed(name, Some(*policy)),
             Object::AccessPolicy(policy) => self.access_changed(name, Some(policy)),
@@ -49,6 +54,7 @@ impl Compiler {
             Kind::Ingress => self.ingress_changed(name.clone(), None),
             Kind::IngressClass => self.class_changed(name.clone(), None),
             Kind::Secret => self.secret_changed(name, SecretState::Missing),
+            Kind::ConfigMap => self.config_map_changed(name, None),
             Kind::RateLimitPolicy => self.rate_limit_changed(name.clone(), None),
             Kind::BackendPolicy => self.backend_changed(name.clone(), None),
             Kind::AccessPolicy => self.access_changed(name.clone(), None),
@@ -255,14 +261,42 @@ impl Compiler {
     }
 
     fn secret_changed(&mut self, name: &Name, secret: SecretState) {
-        if !self.index.secrets.contains_key(name) || self.objects.secrets.get(name) == Some(&secret)
-        {
+        if !self.index.wants_secret(name) || self.objects.secrets.get(name) == Some(&secret) {
             return;
         }
         self.objects.secrets.insert(name.clone(), secret);
         self.dirty.insert(Unit::Secret(name.clone()));
         let ingresses = self.index.secrets.at(name).map(Subject::ingress);
         self.dirty.extend(ingresses.map(Unit::Report));
+        self.touch_authorities(CaKind::Secret, name);
+    }
+
+    fn config_map_changed(&mut self, name: &Name, map: Option<ConfigMap>) {
+        if !self.index.wants_authorities(CaKind::ConfigMap, name)
+            || self.objects.config_maps.get(name) == Some(&map)
+        {
+            return;
+        }
+        self.objects.config_maps.insert(name.clone(), map);
+        self.touch_authorities(CaKind::ConfigMap, name);
+    }
+
+    /// Services whose endpoints are verified by what is in an object, and what is said of that.
+    fn touch_authorities(&mut self, kind: CaKind, name: &Name) {
+        let name = name.clone();
+        let policies = self.index.authorities.at(&Referent { kind, name });
+        for policy in policies {
+            let known = self.objects.backend_policies.get(policy);
+            let refs = known.map(BackendPolicy::targets).unwrap_or_default();
+            let services = targets(policy, refs);
+            self.dirty.extend(
+                services
+                    .into_iter()
+                    .map(|target| Unit::Service(target.name)),
+            );
+            let report = Subject::new(SubjectKind::BackendPolicy, policy);
+            self.dirty.insert(Unit::Report(report));
+        }
     }
 
     fn rate_limit_changed(&mut self, name: Name, mut policy: Option<RateLimitPolicy>) {
@@ -306,6 +340,14 @@ impl Compiler {
                 self.dirty.insert(Unit::Service(target.name.clone()));
                 self.touch_reports_of_targets(&target);
                 self.index.backend_targets.put(&target, &name, present);
+            }
+            let tls = policy.spec.as_ref().and_then(|spec| spec.tls.as_deref());
+            for referent in tls::referents(&name, tls) {
+                self.index.authorities.put(&referent, &name, present);
+                self.dirty.insert(match referent.kind {
+                    CaKind::ConfigMap => Unit::ConfigMap(referent.name),
+                    CaKind::Secret => Unit::Secret(referent.name),
+                });
             }
         }
         store(&mut self.objects.backend_policies, name, policy);

@@ -13,14 +13,16 @@ use k8s_openapi::{
 use meshgate_api::names;
 
 use super::{
-    Backend, ClassName, EndpointSlice, Ingress, IngressClass, IngressPath, IngressRule, IngressTls,
-    Meta, Name, Pod, PodRef, PortRef, PortSet, Readiness, Secret, Service, ServicePort,
+    Backend, ClassName, ConfigMap, EndpointSlice, Ingress, IngressClass, IngressPath, IngressRule,
+    IngressTls, Meta, Name, Pod, PodRef, PortRef, PortSet, Readiness, Secret, Service, ServicePort,
     SliceEndpoint,
 };
 use crate::EdgeAddress;
 
 const LEGACY_CLASS: &str = "kubernetes.io/ingress.class";
 const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
+/// The key of authorities in ConfigMaps and Secrets, as in Gateway API.
+const AUTHORITIES: &str = "ca.crt";
 const SLICE_SERVICE: &str = "kubernetes.io/service-name";
 
 impl Name {
@@ -276,10 +278,21 @@ impl IngressClass {
 impl Secret {
     pub(crate) fn trim(secret: core::Secret) -> Self {
         let mut data: BTreeMap<_, _> = secret.data.unwrap_or_default();
-        let mut take = |key: &str| data.remove(key).map(|bytes| bytes.0).unwrap_or_default();
+        let mut take = |key: &str| data.remove(key).map(|bytes| bytes.0);
         Self {
-            certificate: take("tls.crt"),
-            key: take("tls.key"),
+            certificate: take("tls.crt").unwrap_or_default(),
+            key: take("tls.key").unwrap_or_default(),
+            authorities: take(AUTHORITIES),
+        }
+    }
+}
+
+impl ConfigMap {
+    pub(crate) fn trim(map: core::ConfigMap) -> Self {
+        let text = map.data.and_then(|mut data| data.remove(AUTHORITIES));
+        let bytes = || Some(map.binary_data?.remove(AUTHORITIES)?.0);
+        Self {
+            authorities: text.map(String::into_bytes).or_else(bytes),
         }
     }
 }

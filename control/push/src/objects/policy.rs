@@ -5,9 +5,10 @@ use std::{collections::BTreeSet, net::IpAddr, str::FromStr};
 use meshgate_api::policies::{
     TargetRef,
     access::AccessPolicySpec,
-    backend::{Algorithm, BackendPolicySpec, HashKey, LoadBalancing},
+    backend::{Algorithm, BackendPolicySpec, HashKey, LoadBalancing, Tls},
     rate_limit::RateLimitPolicySpec,
 };
+use meshgate_certs::origin::{self, SubjectName};
 use meshgate_routing::route::{PathKind, PathMatch};
 use meshgate_routing::upstream::retry::grpc_code;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -177,7 +178,7 @@ impl Checked for BackendPolicySpec {
                 ));
             }
         }
-        Ok(())
+        self.tls.as_deref().map_or(Ok(()), check_tls)
     }
 }
 
@@ -197,6 +198,30 @@ fn check_balancing(balancing: &LoadBalancing) -> Result<(), String> {
         Ok(_) => Ok(()),
         Err(_) => Err(format!("{at}: \"{name}\" is no token")),
     }
+}
+
+/// One that wants what is not supported is not looked at further: it is in force as it is, and lets nothing through.
+fn check_tls(tls: &Tls) -> Result<(), String> {
+    if !tls.is_supported() {
+        return Ok(());
+    }
+    if tls.ca_refs.is_empty() {
+        let what = "name at least one ConfigMap or Secret with a CA certificate under ca.crt";
+        return Err(format!("spec.tls.caRefs: {what}"));
+    }
+    for (index, ca) in tls.ca_refs.iter().enumerate() {
+        if !ca.group.is_empty() {
+            let at = format!("spec.tls.caRefs[{index}].group");
+            return Err(format!("{at}: must be empty for a ConfigMap or a Secret"));
+        }
+    }
+    origin::host(&tls.hostname)
+        .map_err(|_| format!("spec.tls.hostname: \"{}\" is no DNS name", tls.hostname))?;
+    for (index, name) in tls.subject_alt_names.iter().enumerate() {
+        SubjectName::from_str(name)
+            .map_err(|problem| format!("spec.tls.subjectAltNames[{index}]: {problem}"))?;
+    }
+    Ok(())
 }
 
 impl Checked for AccessPolicySpec {

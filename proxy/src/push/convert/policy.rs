@@ -10,6 +10,7 @@ use meshgate_routing::upstream::{
 
 use super::{Invalid, duration, known};
 use crate::service::{HashCookie, HashOn, Limits, Policy, ProxyProtocol};
+use crate::tls::origin::{EndpointTls, OriginTls, OriginTlsSpec};
 
 /// Each request in flight may keep a body of this size: more is a way to run out of memory.
 const REPLAY_BODY_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -65,6 +66,10 @@ pub(super) fn policy(wire: wire::BackendPolicy) -> Result<Policy, Invalid> {
                 Pushed::V2 => Some(ProxyProtocol::V2),
             }
         },
+        tls: match wire.tls {
+            Some(tls) => Some(self::tls(tls).map_err(|i| i.within("tls"))?),
+            None => None,
+        },
     })
 }
 
@@ -89,6 +94,19 @@ fn hash_on(wire: wire::HashKey) -> Result<HashOn, Invalid> {
             Key::Query(name) => HashOn::Query(name.into()),
         },
     )
+}
+
+fn tls(wire: wire::BackendTls) -> Result<EndpointTls, Invalid> {
+    if !wire.problem.is_empty() {
+        return Ok(EndpointTls::Refused(wire.problem.into()));
+    }
+    let spec = OriginTlsSpec {
+        hostname: wire.hostname,
+        subject_alt_names: wire.subject_alt_names,
+        ca_pem: wire.ca_pem,
+    };
+    let tls = OriginTls::new(spec).map_err(|problem| Invalid::new(problem.field(), problem))?;
+    Ok(EndpointTls::Verified(tls.into()))
 }
 
 /// Zero means none.

@@ -302,6 +302,49 @@ fn backend_policies() {
         |p| p.proxy_protocol = 3,
         "refused: policy.proxy_protocol: unknown value 3",
     );
+    check_policy(|_| {}, "tls: None");
+    let tls = |change: fn(&mut wire::BackendTls), expected: &str| {
+        let with_tls = |policy: &mut wire::BackendPolicy| {
+            let authority = rcgen::generate_simple_self_signed(["ca.test".to_owned()]).unwrap();
+            let mut tls = wire::BackendTls {
+                hostname: "api.test".to_owned(),
+                ca_pem: vec![authority.cert.pem()],
+                ..wire::BackendTls::default()
+            };
+            change(&mut tls);
+            policy.tls = Some(tls);
+        };
+        check_policy(with_tls, expected);
+    };
+    tls(
+        |_| {},
+        "tls: Some(Verified(OriginTls { hostname: \"api.test\"",
+    );
+    tls(
+        |t| {
+            *t = wire::BackendTls {
+                problem: "no CA".to_owned(),
+                ..wire::BackendTls::default()
+            }
+        },
+        "tls: Some(Refused(\"no CA\"))",
+    );
+    tls(
+        |t| t.hostname = "10.0.0.1".to_owned(),
+        "refused: policy.tls.hostname: \"10.0.0.1\" is neither",
+    );
+    tls(
+        |t| t.subject_alt_names.push("*".to_owned()),
+        "refused: policy.tls.subject_alt_names: \"*\" is neither",
+    );
+    tls(
+        |t| t.ca_pem.push("none".to_owned()),
+        "refused: policy.tls.ca_pem: there is no certificate in it",
+    );
+    tls(
+        |t| t.ca_pem.clear(),
+        "refused: policy.tls.ca_pem: there is no authority",
+    );
     check_policy(
         |p| p.algorithm = 5,
         "refused: policy.algorithm: unknown value 5",

@@ -318,11 +318,11 @@ spec: {clusterIP: None, ports: [{port: 80}]}
         "service",
         "
         service shop/web:80 AUTO
-          by shop/full: CONSISTENT_HASH header x-user request 10s perTry 2s retries 2 on ConnectFailure,RefusedStream,ResetBeforeResponse,503 breaker 5 below 80% of 20",
+          by shop/full: CONSISTENT_HASH header x-user request 10s perTry 2s retries 2 on ConnectFailure,RefusedStream,ResetBeforeResponse,503 breaker 5 below 80% of 20 TLS !! BackendPolicy shop/full: spec.tls: a certificate of the proxy's is not supported yet",
     );
     world.check_report(
         "shop/full",
         "Service web: accepted, in Service shop/web:80; not supported: spec.loadBalancing.slowStart, spec.loadBalancing.locality, spec.retries.hedgeAfter, \
-         spec.healthCheck, spec.tls",
+         spec.healthCheck, spec.tls.mode (Mutual)",
     );
 }

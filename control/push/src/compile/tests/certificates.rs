@@ -43,11 +43,11 @@ fn a_certificate_follows_its_secret() {
         world.secrets.keys().collect::<Vec<_>>(),
         [&Name::new("shop", "tls")]
     );
-    assert!(!world.compiler.secrets_known());
+    assert!(!world.compiler.referents_known());
     world.check("certificate", "");
     world.check_report("shop/a", "");
     world.delete(Kind::Secret, "shop/tls");
-    assert!(world.compiler.secrets_known());
+    assert!(world.compiler.referents_known());
     world.check_report("shop/a", "SecretNotFound: secret shop/tls does not exist");
     let served = "certificate shop/tls for *.a.test a.test";
     world.apply(&secret("tls", &certificate, &key));

@@ -9,6 +9,20 @@ use crate::objects::{Change, Kind, Name, Object};
 
 const STEPS: usize = 400;
 
+/// Made by openssl; its key is forgotten.
+const AUTHORITY: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBezCCASGgAwIBAgIUeBzPA4iCt8YN2JmfE3P8W8YzQmcwCgYIKoZIzj0EAwIw
+EjEQMA4GA1UEAwwHY2EudGVzdDAgFw0yNjExMjIwNTU0MzZaGA8yMTI2MTAyOTA1
+NTQzNlowEjEQMA4GA1UEAwwHY2EudGVzdDBZMBMGByqGSM49AgEGCCqGSM49AwEH
+A0IABD3jZRdg4Sz1Odi7R/tYmZipI6VF8AxMfJkhfQ+e3Fk+grlheWoZq0AyeJrR
+yA2k+osrqlxRKitB2AehycLdwu+jUzBRMB0GA1UdDgQWBBS0L0EU/V0eUlEUM5X0
+a0y7ig++wzAfBgNVHSMEGDAWgBS0L0EU/V0eUlEUM5X0a0y7ig++wzAPBgNVHRMB
+Af8EBTADAQH/MAoGCCqGSM49BAMCA0gAMEUCIAjujDr/l46hRYtOw6qWsVtrBn0O
+g+UyReX+cnvHvyDOAiEAge3Su/1KWwvFbyDZEgtZ36b7Lx/b6Vz6/4lQuWycG0A=
+-----END CERTIFICATE-----
+";
+
 /// One random object, from a space so small that objects meet.
 fn object(rng: &mut StdRng) -> String {
     let n = |rng: &mut StdRng, max: u32| rng.random_range(0..max);
@@ -24,7 +38,7 @@ fn object(rng: &mut StdRng) -> String {
             "kind: {kind}\nmetadata: {{name: {name}, uid: {uid}, creationTimestamp: '2026-01-01T00:00:0{age}Z'"
         )
     };
-    match n(rng, 9) {
+    match n(rng, 10) {
         0 => {
             let ports: String = (80..80 + n(rng, 3))
                 .map(|port| format!("{{name: p{port}, port: {port}}},"))
@@ -118,11 +132,23 @@ fn object(rng: &mut StdRng) -> String {
             1 + n(rng, 3)
         ),
         7 => format!(
-            "{}}}\nspec: {{targetRefs: [{{kind: Service, name: s{}{}}}], retries: {{attempts: {}}}}}",
+            "{}}}\nspec: {{targetRefs: [{{kind: Service, name: s{}{}}}], retries: {{attempts: {}}}{}}}",
             meta("BackendPolicy", format!("b{}", n(rng, 2))),
             n(rng, 3),
             ["", ", sectionName: p81"][n(rng, 2) as usize],
-            n(rng, 3)
+            n(rng, 3),
+            match n(rng, 2) {
+                0 => String::new(),
+                _ => format!(
+                    ", tls: {{hostname: a.test, caRefs: [{{kind: ConfigMap, name: m{}}}]}}",
+                    n(rng, 2)
+                ),
+            }
+        ),
+        8 => format!(
+            "{}}}\ndata: {{ca.crt: \"{}\"}}",
+            meta("ConfigMap", format!("m{}", n(rng, 2))),
+            [AUTHORITY, ""][n(rng, 2) as usize].replace('\n', "\\n")
         ),
         _ => {
             let target = [
@@ -156,6 +182,7 @@ fn kind(object: &Object) -> Kind {
         Object::Ingress(_) => Kind::Ingress,
         Object::IngressClass(_) => Kind::IngressClass,
         Object::Secret(_) => Kind::Secret,
+        Object::ConfigMap(_) => Kind::ConfigMap,
         Object::RateLimitPolicy(_) => Kind::RateLimitPolicy,
         Object::BackendPolicy(_) => Kind::BackendPolicy,
         Object::AccessPolicy(_) => Kind::AccessPolicy,
@@ -171,6 +198,16 @@ fn same<K: Ord + Debug, V: PartialEq + Debug>(
     for key in left.keys().chain(right.keys()) {
         assert_eq!(left.get(key), right.get(key), "{key:?}, {at}");
     }
+}
+
+/// As the watches by name do.
+fn read_wanted(world: &mut World, present: &BTreeMap<(Kind, Name), Object>) {
+    let read = |name: &Name| match present.get(&(Kind::ConfigMap, name.clone())) {
+        Some(map) => Change::Apply(name.clone(), Box::new(map.clone())),
+        None => Change::Delete(Kind::ConfigMap, name.clone()),
+    };
+    let changes = world.config_maps.keys().map(read).collect();
+    world.changes(changes);
 }
 
 fn run(seed: u64) {
@@ -204,16 +241,19 @@ fn run(seed: u64) {
             }
         }
         world.changes(batch);
+        read_wanted(&mut world, &present);
         let mut scratch = World::new();
         let all = present
             .iter()
             .map(|((_, name), object)| Change::Apply(name.clone(), Box::new(object.clone())));
         scratch.changes(all.collect());
+        read_wanted(&mut scratch, &present);
         let at = format!("seed {seed}, step {step}");
         same(&world.resources, &scratch.resources, &at);
         same(&world.pods, &scratch.pods, &at);
         same(&world.reports, &scratch.reports, &at);
         same(&world.secrets, &scratch.secrets, &at);
+        same(&world.config_maps, &scratch.config_maps, &at);
     }
 }
 

@@ -1,0 +1,210 @@
+//! TLS to endpoints: authorities from ConfigMaps and Secrets, and what is said when there are none.
+
+use meshgate_api::push;
+use rcgen::generate_simple_self_signed;
+
+use super::{World, show_tls};
+use crate::compile::{Body, Key, ResourceKind};
+use crate::objects::{Kind, Name};
+
+const SERVICE: &str = r#"
+kind: Service
+metadata: {name: web}
+spec: {clusterIP: 10.96.0.7, ports: [{name: http, port: 80}, {name: more, port: 81}]}
+"#;
+
+fn policy(tls: &str) -> String {
+    format!(
+        "
+---
+kind: BackendPolicy
+metadata: {{name: verified}}
+spec: {{targetRefs: [{{kind: Service, name: web}}], tls: {tls}}}
+"
+    )
+}
+
+/// Authorities, so many.
+fn pem(count: usize) -> String {
+    let one = |_| {
+        let made = generate_simple_self_signed(vec!["ca.test".into()]);
+        made.expect("a certificate").cert.pem()
+    };
+    (0..count).map(one).collect()
+}
+
+/// A ConfigMap or a Secret with one key.
+fn holder(kind: &str, name: &str, key: &str, text: &str) -> String {
+    let text = text.replace('\n', "\\n");
+    format!("kind: {kind}\nmetadata: {{name: {name}}}\ndata: {{{key}: \"{text}\"}}\n")
+}
+
+impl World {
+    /// How both ports are called.
+    #[track_caller]
+    fn check_tls(&self, expected: &str) {
+        for name in ["shop/web:80", "shop/web:81"] {
+            let key = Key::new(ResourceKind::Service, name);
+            let Some(Body::Service(service)) = self.resources.get(&key) else {
+                panic!("no {name}");
+            };
+            let policy = service.policy.as_ref().expect("always set");
+            let shown = policy.tls.as_ref().map(show_tls).unwrap_or_default();
+            assert_eq!(shown, expected, "{name}");
+        }
+    }
+}
+
+const ACCEPTED: &str = "Service web: accepted, in Service shop/web:80 Service shop/web:81";
+const CONFIG_MAP: &str = "{caRefs: [{kind: ConfigMap, name: ca}], hostname: api.shop.test}";
+
+/// What is pushed, and what the policy's status says of it.
+#[track_caller]
+fn check_problem(world: &World, problem: &str) {
+    let pushed = format!("!! BackendPolicy shop/verified: spec.tls.caRefs[0]: {problem}");
+    world.check_tls(&pushed);
+    world.check_report(
+        "shop/verified",
+        &format!(
+            "Service web: NoValidCACertificate: spec.tls.caRefs[0]: {problem}; nothing is sent to endpoints outside the mesh"
+        ),
+    );
+}
+
+#[test]
+fn authorities_follow_their_object() {
+    for kind in ["ConfigMap", "Secret"] {
+        let tls = CONFIG_MAP.replace("ConfigMap", kind);
+        let mut world = World::of(&format!("{SERVICE}{}", policy(&tls)));
+        let (wanted, deleted) = match kind {
+            "Secret" => (&world.secrets, Kind::Secret),
+            _ => (&world.config_maps, Kind::ConfigMap),
+        };
+        let wanted: Vec<_> = wanted.keys().cloned().collect();
+        assert_eq!(wanted, [Name::new("shop", "ca")]);
+        assert!(!world.compiler.referents_known());
+        let unread = format!("{kind} shop/ca has not been read yet");
+        world.check_tls(&format!(
+            "!! BackendPolicy shop/verified: spec.tls.caRefs[0]: {unread}"
+        ));
+        world.check_report("shop/verified", ACCEPTED);
+        world.delete(deleted, "shop/ca");
+        assert!(world.compiler.referents_known());
+        let missing = format!("{kind} shop/ca does not exist");
+        check_problem(&world, &missing);
+        world.apply(&holder(kind, "ca", "ca.crt", &pem(1)));
+        world.check_tls("to api.shop.test by 1");
+        world.check_report("shop/verified", ACCEPTED);
+        world.apply(&holder(kind, "ca", "ca.crt", &pem(2)));
+        world.check_tls("to api.shop.test by 2");
+        // Of what was there before nothing stays in force.
+        for (key, text, problem) in [
+            ("ca.crt", "none", "ca.crt: there is no certificate in it"),
+            ("ca.pem", "none", "has no key ca.crt"),
+        ] {
+            world.apply(&holder(kind, "ca", key, text));
+            let colon = if key == "ca.crt" { ":" } else { "" };
+            check_problem(&world, &format!("{kind} shop/ca{colon} {problem}"));
+        }
+        world.delete(deleted, "shop/ca");
+        check_problem(&world, &missing);
+        world.delete(Kind::BackendPolicy, "shop/verified");
+        world.check_tls("");
+        assert!(world.secrets.is_empty() && world.config_maps.is_empty());
+    }
+}
+
+#[test]
+fn a_secret_may_be_for_both_ends() {
+    let ingress = "\n---\nkind: Ingress\nmetadata: {name: a}\nspec: {tls: [{secretName: ca, hosts: [a.test]}]}\n";
+    let tls = CONFIG_MAP.replace("ConfigMap", "Secret");
+    let mut world = World::of(&format!("{SERVICE}{}{ingress}", policy(&tls)));
+    world.apply(&holder("Secret", "ca", "ca.crt", &pem(1)));
+    world.check_tls("to api.shop.test by 1");
+    world.delete(Kind::Ingress, "shop/a");
+    assert_eq!(world.secrets.len(), 1, "the policy still names it");
+    world.check_tls("to api.shop.test by 1");
+    world.apply(ingress);
+    world.delete(Kind::BackendPolicy, "shop/verified");
+    assert_eq!(world.secrets.len(), 1, "the Ingress still names it");
+}
+
+#[test]
+fn names_are_handed_on_and_all_authorities_are_needed() {
+    let tls = "{mode: Simple, caRefs: [{group: '', kind: ConfigMap, name: one}, {kind: ConfigMap, name: two}], hostname: api.shop.test, subjectAltNames: [b.test, 'spiffe://b/c']}";
+    let mut world = World::of(&format!("{SERVICE}{}", policy(tls)));
+    world.apply(&holder("ConfigMap", "one", "ca.crt", &pem(1)));
+    world.delete(Kind::ConfigMap, "shop/two");
+    let problem = "spec.tls.caRefs[1]: ConfigMap shop/two does not exist";
+    world.check_tls(&format!("!! BackendPolicy shop/verified: {problem}"));
+    world.apply(&holder("ConfigMap", "two", "ca.crt", &pem(2)));
+    world.check_tls("to api.shop.test as b.test spiffe://b/c by 3");
+    let large = pem(1).repeat(1000);
+    world.apply(&holder("ConfigMap", "two", "ca.crt", &large));
+    let Some(Body::Service(service)) = world
+        .resources
+        .get(&Key::new(ResourceKind::Service, "shop/web:80"))
+    else {
+        panic!("no service");
+    };
+    let tls: &push::BackendTls = service
+        .policy
+        .as_ref()
+        .and_then(|p| p.tls.as_ref())
+        .expect("TLS");
+    assert!(
+        tls.problem.contains("bytes are more than 524288"),
+        "{}",
+        tls.problem
+    );
+    assert!(tls.ca_pem.is_empty());
+}
+
+/// What is not supported lets nothing through either.
+#[test]
+fn a_certificate_of_our_own_is_not_supported() {
+    for (tls, field) in [
+        ("{mode: Mutual}", "spec.tls.mode (Mutual)"),
+        (
+            "{caRefs: [{kind: ConfigMap, name: ca}], hostname: a.test, clientCertificateRef: {name: x}}",
+            "spec.tls.clientCertificateRef",
+        ),
+    ] {
+        let mut world = World::of(&format!("{SERVICE}{}", policy(tls)));
+        world.apply(&holder("ConfigMap", "ca", "ca.crt", &pem(1)));
+        let problem = "spec.tls: a certificate of the proxy's is not supported yet";
+        world.check_tls(&format!("!! BackendPolicy shop/verified: {problem}"));
+        world.check_report(
+            "shop/verified",
+            &format!("{ACCEPTED}; not supported: {field}"),
+        );
+    }
+}
+
+#[test]
+fn what_is_wrong_names_its_field() {
+    let check = |tls: &str, problem: &str| {
+        let world = World::of(&format!("{SERVICE}{}", policy(tls)));
+        world.check_report("shop/verified", &format!("Service web: Invalid: {problem}"));
+    };
+    check(
+        "{hostname: a.test}",
+        "spec.tls.caRefs: name at least one ConfigMap or Secret with a CA certificate under ca.crt",
+    );
+    check(
+        "{caRefs: [{kind: ConfigMap, name: ca}]}",
+        "spec.tls.hostname: \"\" is no DNS name",
+    );
+    check(
+        "{caRefs: [{kind: ConfigMap, name: ca}], hostname: 10.0.0.1}",
+        "spec.tls.hostname: \"10.0.0.1\" is no DNS name",
+    );
+    check(
+        "{caRefs: [{kind: ConfigMap, name: ca}], hostname: a.test, subjectAltNames: ['*.a.test']}",
+        "spec.tls.subjectAltNames[0]: \"*.a.test\" is neither a DNS name nor a URI",
+    );
+    check(
+        "{caRefs: [{group: apps, kind: ConfigMap, name: ca}], hostname: a.test}",
+        "spec.tls.caRefs[0].group: must be empty for a ConfigMap or a Secret",
+    );
+}
