@@ -261,9 +261,19 @@ fn tls_to_endpoints_names_what_is_missing_and_what_is_wrong() {
             "spec.tls.caRefs: Invalid value: 0: spec.tls.caRefs in body should have at least 1 items",
         ],
     );
+    let unlike = |field: &str, value: &str, pattern: &str| {
+        let at = format!("spec.tls.{field}");
+        format!("{at}: Invalid value: \"{value}\": {at} in body should match '^{pattern}$'")
+    };
+    let dns = r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z]([-a-z0-9]{0,61}[a-z0-9])?";
+    let name = format!("({dns}|[A-Za-z][-+.A-Za-z0-9]*://[!-~]+)");
     wrong(
-        "{caRefs: [{kind: ConfigMap, name: ca}], hostname: a.test, subjectAltNames: ['*.a.test']}",
-        &["spec.tls.subjectAltNames[0]: \"*.a.test\" is neither a DNS name nor a URI"],
+        "{caRefs: [{kind: ConfigMap, name: ca}], hostname: 10.0.0.1, subjectAltNames: ['*.a.test', 'spiffe://']}",
+        &[
+            &unlike("hostname", "10.0.0.1", dns),
+            &unlike("subjectAltNames[0]", "*.a.test", &name),
+            &unlike("subjectAltNames[1]", "spiffe://", &name),
+        ],
     );
 }
 
