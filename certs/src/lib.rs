@@ -13,5 +13,6 @@ pub mod identity;
 pub mod origin;
 mod pem;
 pub mod renewal;
+mod signatures;
 pub mod trust;
 pub mod verify;
