@@ -1,6 +1,6 @@
 //! Fields that a proxy puts in. What it takes out of every message is the codec's to know.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use meshgate_codec::fields::Value;
@@ -31,34 +31,35 @@ pub(crate) struct ForClient<'a> {
 }
 
 impl ForClient<'_> {
-    /// The client's address: the peer's, or what trusted proxies say.
-    pub(crate) fn client(&self, fields: &Fields, trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
+    /// The client's address: the peer's, or what trusted proxies say. `None`: what they say cannot be understood, and the
+    /// last of them must not be taken for the client.
+    pub(crate) fn client(
+        &self,
+        fields: &Fields,
+        trusted: impl Fn(IpAddr) -> bool,
+    ) -> Option<IpAddr> {
         if !self.trusted {
-            return self.peer;
+            return Some(self.peer);
         }
         let listed: Vec<&[u8]> = fields.all(Known::XForwardedFor).collect();
         let mut client = self.peer;
         let entries = listed
             .iter()
             .rev()
-            .flat_map(|value| value.rsplit(|byte| *byte == b','));
+            .flat_map(|value| value.rsplit(|byte| *byte == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|entry| !entry.is_empty());
         for entry in entries {
-            let Some(address) = std::str::from_utf8(entry.trim_ascii())
-                .ok()
-                .and_then(|text| text.parse::<IpAddr>().ok())
-            else {
-                break;
-            };
-            client = address.to_canonical();
+            client = node(entry)?;
             if !trusted(client) {
                 break;
             }
         }
-        client
+        Some(client)
     }
 
     /// Sets the forwarded fields; what the client sent stays only when it is trusted.
-    pub(crate) fn apply(&self, fields: &mut Fields, client: IpAddr) {
+    pub(crate) fn apply(&self, fields: &mut Fields, client: Option<IpAddr>) {
         if !self.trusted {
             fields.remove_all(CLAIMS);
         }
@@ -69,9 +70,14 @@ impl ForClient<'_> {
         if !self.authority.is_empty() {
             set_missing(fields, Known::XForwardedHost, self.authority);
         }
-        set_with(fields, Known::XRealIp, |value| {
-            value.address(client);
-        });
+        match client {
+            Some(client) => set_with(fields, Known::XRealIp, |value| {
+                value.address(client);
+            }),
+            None => {
+                fields.remove(Known::XRealIp);
+            }
+        }
         add_element(fields, Known::Forwarded, |value| self.describe(value));
     }
 
@@ -88,6 +94,22 @@ impl ForClient<'_> {
     }
 }
 
+/// An address as proxies write it: alone, or with a port, where one of IPv6 is in brackets.
+fn node(entry: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(entry).ok()?;
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    let address = match bare {
+        Some(bare) => IpAddr::V6(bare.parse().ok()?),
+        None => text
+            .parse()
+            .or_else(|_| text.parse().map(|node: SocketAddr| node.ip()))
+            .ok()?,
+    };
+    Some(address.to_canonical())
+}
+
 /// What a connection's last request said of its client: the next one usually says the same.
 #[derive(Debug, Default)]
 pub(crate) struct Introduction {
@@ -102,12 +124,12 @@ impl Introduction {
         if self.fields.is_empty() || self.authority != *facts.authority {
             self.authority = facts.authority.clone();
             self.fields.clear();
-            facts.apply(&mut self.fields, facts.peer);
+            facts.apply(&mut self.fields, Some(facts.peer));
         }
         fields.remove_all(CLAIMS.and(KnownSet::of(&[Known::XRealIp])));
         if fields.append_all(&self.fields).is_err() {
             // Without room for it there was none for a whole request.
-            facts.apply(fields, facts.peer);
+            facts.apply(fields, Some(facts.peer));
         }
     }
 }
@@ -192,6 +214,7 @@ mod tests {
             .map_or("", |value| std::str::from_utf8(value).unwrap())
     }
 
+    /// Nothing expected: nobody knows who the client is.
     fn check_client(trusted: bool, forwarded: &'static str, expected: &str, line: &str) {
         let mut headers = fields(&[("x-forwarded-for", forwarded), ("x-real-ip", "6.6.6.6")]);
         let inside = |address: IpAddr| address.to_string().starts_with("10.");
@@ -203,7 +226,8 @@ mod tests {
         };
         let client = facts.client(&headers, inside);
         facts.apply(&mut headers, client);
-        assert_eq!(client.to_string(), expected);
+        let client = client.map_or(String::new(), |client| client.to_string());
+        assert_eq!(client, expected, "{forwarded}");
         assert_eq!(value(&headers, "x-forwarded-for"), line);
         assert_eq!(value(&headers, "x-real-ip"), expected);
         assert_eq!(value(&headers, "x-forwarded-proto"), "https");
@@ -218,7 +242,24 @@ mod tests {
             "1.2.3.4",
             "9.9.9.9, 1.2.3.4, 10.0.0.7, 10.0.0.1",
         );
-        check_client(true, "nonsense", "10.0.0.1", "nonsense, 10.0.0.1");
+        for (said, expected) in [
+            ("nonsense", ""),
+            ("1.2.3.4, unknown", ""),
+            ("1.2.3.4, 10.0.0.7:x", ""),
+            ("1.2.3.4:5678", "1.2.3.4"),
+            ("1.2.3.4, 10.0.0.7:80", "1.2.3.4"),
+            ("2001:db8::7", "2001:db8::7"),
+            ("[2001:db8::7]", "2001:db8::7"),
+            ("[2001:db8::7]:443", "2001:db8::7"),
+            ("[1.2.3.4]", ""),
+            ("::ffff:1.2.3.4", "1.2.3.4"),
+            ("1.2.3.4, , 10.0.0.7,", "1.2.3.4"),
+            ("", "10.0.0.1"),
+            (",", "10.0.0.1"),
+        ] {
+            let line = format!("{said}, 10.0.0.1");
+            check_client(true, said, expected, &line);
+        }
     }
 
     #[test]
@@ -249,7 +290,7 @@ mod tests {
                 ("X-Forwarded-Host", "six.test"),
             ]);
             let (mut anew, mut again) = (sent.clone(), sent);
-            facts.apply(&mut anew, facts.peer);
+            facts.apply(&mut anew, Some(facts.peer));
             introduction.apply(&facts, &mut again);
             let sorted = |fields: &Fields| {
                 let lines = fields.iter().map(|field| {

@@ -254,7 +254,7 @@ fn introduce(
             Some(introduction) => introduction.apply(&facts, fields),
             None => facts.apply(fields, client),
         }
-        exchange.client((client, connection.client.port()).into());
+        exchange.client((client.unwrap_or(peer), connection.client.port()).into());
     }
     let mesh = match connection.direction {
         Direction::Inbound => connection.shared.mesh.load_full(),

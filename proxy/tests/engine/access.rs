@@ -129,9 +129,17 @@ async fn check(rules: Vec<AccessRule>, asked: &[(&str, u16)]) {
 async fn by_address() {
     let rules = vec![
         from(&["10.0.0.0/8", "!10.1.0.0/16", "2001:db8::/32"]),
+        // The trusted peer that speaks for the others.
+        from(&["127.0.0.0/8"]),
         deny(from(&["10.2.0.0/16"])),
     ];
     let asked = [
+        ("10.0.0.1:4321 GET a.test/", 200),
+        ("192.0.2.1:4321 GET a.test/", 403),
+        ("[2001:db8::7]:4321 GET a.test/", 200),
+        // Nobody knows who that is: not the peer.
+        ("somebody GET a.test/", 403),
+        ("10.0.0.1,unknown GET a.test/", 403),
         ("10.0.0.1 GET a.test/", 200),
         ("10.1.0.1 GET a.test/", 403),
         ("10.2.0.1 GET a.test/", 403),
