@@ -1,5 +1,6 @@
 //! A request and a response as the story sees them, whatever protocol they came by.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,9 +59,34 @@ impl Request {
         query.strip_prefix('?').unwrap_or(query)
     }
 
+    /// What the client said by a header field, several lines as the one that they mean (RFC 9110 §5.3); of those that the
+    /// story takes out of the fields as well.
+    pub(crate) fn said(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        if name.eq_ignore_ascii_case("host") {
+            return Some(self.authority.as_bytes().into());
+        }
+        if name.eq_ignore_ascii_case("upgrade") {
+            return self
+                .upgrade
+                .as_ref()
+                .map(|protocol| protocol.as_bytes().into());
+        }
+        joined(self.fields.all(name))
+    }
+
     pub(crate) fn is_grpc(&self) -> bool {
         is_grpc(&self.fields)
     }
+}
+
+fn joined<'a>(mut lines: impl Iterator<Item = &'a [u8]>) -> Option<Cow<'a, [u8]>> {
+    let mut whole = Cow::Borrowed(lines.next()?);
+    for line in lines {
+        let whole = whole.to_mut();
+        whole.extend_from_slice(b", ");
+        whole.extend_from_slice(line);
+    }
+    Some(whole)
 }
 
 pub(crate) fn is_grpc(fields: &Fields) -> bool {

@@ -91,7 +91,7 @@ pub struct Policy {
 /// What of a request is its key for consistent hashing. Requests without it go by load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HashOn {
-    /// The first line of a field.
+    /// A header field.
     Header(Box<str>),
     /// A cookie.
     Cookie(HashCookie),

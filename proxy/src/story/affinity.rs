@@ -26,7 +26,7 @@ impl Affinity {
         let key = match on {
             None => return Self::default(),
             Some(HashOn::Cookie(cookie)) => return Self::by_cookie(connection, request, cookie),
-            Some(HashOn::Header(name)) => request.fields.get(&**name).map(Into::into),
+            Some(HashOn::Header(name)) => request.said(name).map(|said| said.as_ref().into()),
             Some(HashOn::Query(name)) => parameter(request.query(), name).map(Into::into),
             Some(HashOn::ClientAddress) => Some(octets(client_address(request, connection))),
         };

@@ -1,6 +1,5 @@
 //! The second step: where the request goes.
 
-use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -114,11 +113,7 @@ fn edge(connection: &Connection, snapshot: &Snapshot, request: &Request) -> Resu
 }
 
 fn find<'a>(snapshot: &'a Snapshot, request: &Request) -> Result<&'a Rule, NoRoute> {
-    let field = |name: &str| match name {
-        // The story took it out of the fields.
-        "host" => Some(request.authority.as_bytes().into()),
-        name => joined(request.fields.all(name)),
-    };
+    let field = |name: &str| request.said(name);
     let asked = RouteRequest {
         method: request.method.as_str(),
         path: request.path(),
@@ -126,17 +121,6 @@ fn find<'a>(snapshot: &'a Snapshot, request: &Request) -> Result<&'a Rule, NoRou
         field: &field,
     };
     snapshot.routes.find(request.host(), &asked)
-}
-
-/// Several lines of a field as the one that they mean (RFC 9110 §5.3).
-fn joined<'a>(mut lines: impl Iterator<Item = &'a [u8]>) -> Option<Cow<'a, [u8]>> {
-    let mut whole = Cow::Borrowed(lines.next()?);
-    for line in lines {
-        let whole = whole.to_mut();
-        whole.extend_from_slice(b", ");
-        whole.extend_from_slice(line);
-    }
-    Some(whole)
 }
 
 /// A connection that was opened for one name must not be used for a name with another certificate: the client would

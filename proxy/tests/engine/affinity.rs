@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use meshgate_proxy::{HashCookie, HashOn, Policy};
+use meshgate_proxy::{EngineOptions, HashCookie, HashOn, ListenerLimits, Policy};
 use meshgate_routing::upstream::{Algorithm, RetryOn};
 
 use crate::kit::{
@@ -92,11 +92,23 @@ async fn the_same_key_meets_the_same_endpoint() {
 #[tokio::test]
 async fn one_address_meets_one_endpoint() {
     let origins = origins(4).await;
-    let proxy = edge(&origins, by(HashOn::ClientAddress));
-    let first = met(&proxy, "/", "").await.0;
-    for _ in 0..20 {
-        assert_eq!(met(&proxy, "/", "").await.0, first);
+    let refs: Vec<&Origin> = origins.iter().collect();
+    let options = EngineOptions {
+        trusted_peers: vec!["127.0.0.0/8".parse().unwrap()],
+        ..EngineOptions::default()
+    };
+    let service = service(&refs, by(HashOn::ClientAddress));
+    let proxy = Proxy::edge_with(service, options, ListenerLimits::default());
+    let mut all = HashSet::new();
+    for client in 0..40 {
+        let lines = format!("X-Forwarded-For: 203.0.113.{client}\r\n");
+        let first = met(&proxy, "/", &lines).await.0;
+        for _ in 0..3 {
+            assert_eq!(met(&proxy, "/", &lines).await.0, first);
+        }
+        all.insert(first);
     }
+    assert_eq!(all.len(), origins.len());
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ pub struct Pattern {
 /// Why a text is no regular expression of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PatternProblem {
-    /// Longer than any of Gateway API can be.
+    /// More than can be read.
     #[error("the regular expression is {0} bytes long, more than {PATTERN_MAX_BYTES}")]
     TooLong(usize),
     /// Repeats too much.
@@ -31,8 +31,8 @@ pub enum PatternProblem {
     Syntax(String),
 }
 
-/// The longest value that Gateway API has, a header's.
-const PATTERN_MAX_BYTES: usize = 4096;
+/// As long as a path of Gateway API.
+const PATTERN_MAX_BYTES: usize = 1024;
 /// Enough for hundreds of alternatives; a text is never held against more states than fit.
 const COMPILED_MAX_BYTES: usize = 64 * 1024;
 /// What each thread may remember of texts that it saw, for each expression.
@@ -133,6 +133,6 @@ mod tests {
         assert!(matches!(refused("a)|(b"), PatternProblem::Syntax(_)));
         assert!(matches!(refused("(?x)a #"), PatternProblem::Syntax(_)));
         assert_eq!(refused("(?:abcdefgh){1000}{9}"), PatternProblem::TooLarge);
-        assert_eq!(refused(&"a".repeat(5000)), PatternProblem::TooLong(5000));
+        assert_eq!(refused(&"a".repeat(1025)), PatternProblem::TooLong(1025));
     }
 }

@@ -1,4 +1,4 @@
-//! The parameters of a query: `name=value` between `&`, as browsers and Go read them.
+//! The parameters of a query: `name=value` between `&`.
 
 use super::path::hex;
 
