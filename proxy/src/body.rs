@@ -8,7 +8,9 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use meshgate_codec::Fields;
 use meshgate_codec::http1::clean_trailers;
+use meshgate_routing::Time;
 
+use crate::clock::now;
 use crate::http1::{Inbound, Outcome};
 use crate::http2;
 use crate::record::Exchange;
@@ -148,7 +150,8 @@ struct ReplayState {
     kept: Vec<u8>,
     kept_bytes_max: usize,
     overflowed: bool,
-    ended: bool,
+    /// Since when all of it has come.
+    ended: Option<Time>,
     failed: Option<BodyError>,
     trailers: Option<Fields>,
     /// Only the body of this attempt may go on reading.
@@ -167,7 +170,7 @@ impl RequestBody {
             kept: Vec::new(),
             kept_bytes_max: 0,
             overflowed: false,
-            ended: false,
+            ended: None,
             failed: None,
             trailers: None,
             attempt: 0,
@@ -222,6 +225,11 @@ impl Replay {
         self.lock().failed.clone()
     }
 
+    /// Since when all of it has come from the client; `None`: there is more.
+    pub(crate) fn ended(&self) -> Option<Time> {
+        self.lock().ended
+    }
+
     /// Bytes read from the client.
     pub(crate) fn bytes(&self) -> u64 {
         self.lock().bytes
@@ -240,7 +248,7 @@ impl ReplayState {
         }
         let frame = match ready!(self.incoming.poll_frame(cx)) {
             None => {
-                self.ended = true;
+                self.ended = Some(now());
                 return Poll::Ready(None);
             }
             Some(Ok(frame)) => self.take(frame),
@@ -257,7 +265,7 @@ impl ReplayState {
             Frame::Data(data) => data,
             Frame::Trailers(mut trailers) => {
                 clean_trailers(&mut trailers);
-                self.ended = true;
+                self.ended = Some(now());
                 self.trailers = Some(trailers.clone());
                 return Ok(Frame::Trailers(trailers));
             }
@@ -273,7 +281,7 @@ impl ReplayState {
             self.kept.extend_from_slice(&data);
         }
         if self.incoming.is_ended() {
-            self.ended = true;
+            self.ended = Some(now());
         }
         Ok(Frame::Data(data))
     }
@@ -302,7 +310,7 @@ impl RequestBody {
             *position += data.len();
             return Poll::Ready(Some(Ok(Frame::Data(data))));
         }
-        if state.ended {
+        if state.ended.is_some() {
             // Trailers once, then the end.
             let trailers = state.trailers.as_ref().filter(|_| !*trailers_sent);
             let frame = trailers.map(|trailers| Ok(Frame::Trailers(trailers.clone())));
@@ -329,7 +337,7 @@ impl RequestBody {
                 ..
             } => {
                 let state = replay.lock();
-                state.ended
+                state.ended.is_some()
                     && *position >= state.kept.len()
                     && (state.trailers.is_none() || *trailers_sent)
             }
@@ -344,7 +352,7 @@ impl RequestBody {
                 replay, position, ..
             } => {
                 let state = replay.lock();
-                let to_come = match (state.ended, &state.trailers) {
+                let to_come = match (state.ended.is_some(), &state.trailers) {
                     // A length would leave no place for them.
                     (_, Some(_)) => None,
                     (true, None) => Some(0),

@@ -140,7 +140,10 @@ async fn connect(
             }
             Err(failure) => failure,
         };
-        route.service.failed(&picked, begun, now(), chance());
+        // What the proxy itself lacks says nothing about an endpoint.
+        if failure.side == Side::Upstream {
+            route.service.failed(&picked, begun, now(), chance());
+        }
         let again = matches!(failure.retry, Retry::Perhaps(kind, safety)
             if policy.retries.permits(tried.len() as u32, kind, safety))
             && tried.len() < route.service.endpoints().len();

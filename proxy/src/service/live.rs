@@ -51,6 +51,8 @@ pub(crate) struct EndpointLive {
 pub(crate) struct Picked {
     pub(crate) endpoint: Endpoint,
     pub(crate) index: usize,
+    /// Nanoseconds of [`Time`] when there was a place among the connections, if that had to be waited for.
+    place_found: AtomicU64,
 }
 
 /// Why none was chosen.
@@ -94,7 +96,6 @@ impl ServiceLive {
         let mut book = lock(&self.ejections);
         let mut breaker = lock(&endpoint.breaker);
         book.forget(&breaker);
-        // Requests that are still in flight report to this breaker; it must not be counted a second time.
         *breaker = Breaker::default();
         endpoint.mirror(&breaker, Time::ZERO);
         endpoint.pool.close();
@@ -169,8 +170,25 @@ impl Service {
         let live = picked.endpoint.live();
         if self.policy().algorithm == Algorithm::PeakEwma {
             let now = clock::now();
-            lock(&live.latency).answered(now.since(begun), now);
+            lock(&live.latency).answered(now.since(picked.since(begun)), now);
         }
+        self.works(live)
+    }
+
+    /// An endpoint answered that it has too much to do: how quickly it did says nothing, and it may ask to be left alone.
+    pub(crate) fn was_busy(&self, picked: &Picked, begun: Time, pause: Option<Duration>) -> Change {
+        let live = picked.endpoint.live();
+        let now = clock::now();
+        if let Some(pause) = pause {
+            live.pause(now, pause);
+        }
+        if self.policy().algorithm == Algorithm::PeakEwma {
+            lock(&live.latency).failed(now.since(picked.since(begun)), now);
+        }
+        self.works(live)
+    }
+
+    fn works(&self, live: &EndpointLive) -> Change {
         let policy = &self.policy().breaker;
         let clean = live.failures.load(Ordering::Acquire) == 0
             && live.ejected_until.load(Ordering::Acquire) == 0;
@@ -178,9 +196,13 @@ impl Service {
             return Change::None;
         }
         let mut book = lock(&self.live.ejections);
+        if live.gone.is_cancelled() {
+            return Change::None;
+        }
         let mut breaker = lock(&live.breaker);
-        let change = breaker.succeeded(policy, &mut book, clock::now());
-        live.mirror(&breaker, Time::ZERO);
+        let now = clock::now();
+        let change = breaker.succeeded(policy, &mut book, now);
+        live.mirror(&breaker, now);
         change
     }
 
@@ -188,16 +210,13 @@ impl Service {
     pub(crate) fn failed(&self, picked: &Picked, begun: Time, now: Time, chance: u64) -> Change {
         let live = picked.endpoint.live();
         if self.policy().algorithm == Algorithm::PeakEwma {
-            lock(&live.latency).failed(now.since(begun), now);
-        }
-        if !self
-            .endpoints
-            .iter()
-            .any(|endpoint| Arc::ptr_eq(endpoint.live(), live))
-        {
-            return Change::None;
+            lock(&live.latency).failed(now.since(picked.since(begun)), now);
         }
         let mut book = lock(&self.live.ejections);
+        // Nobody would ever count it out of the book again.
+        if live.gone.is_cancelled() {
+            return Change::None;
+        }
         let mut breaker = lock(&live.breaker);
         let policy = &self.policy().breaker;
         let change = breaker.failed(policy, &mut book, self.endpoints.len(), now, chance);
@@ -221,8 +240,7 @@ impl Endpoint {
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 impl EndpointLive {
-    /// It answered that it has too much to do.
-    pub(crate) fn pause(&self, now: Time, pause: Duration) {
+    fn pause(&self, now: Time, pause: Duration) {
         let until = now + pause.min(PAUSE_MAX);
         self.paused_until
             .fetch_max(until.as_nanos(), Ordering::Relaxed);
@@ -230,11 +248,11 @@ impl EndpointLive {
 
     fn cost(&self, algorithm: Algorithm, now: Time) -> u64 {
         let in_flight = self.in_flight.load(Ordering::Relaxed);
+        let is_paused = now.as_nanos() < self.paused_until.load(Ordering::Relaxed);
         let requests = match algorithm {
-            Algorithm::PeakEwma => lock(&self.latency).cost(in_flight, now),
+            Algorithm::PeakEwma => lock(&self.latency).cost(in_flight, is_paused, now),
             _ => u64::from(in_flight) + 1,
         };
-        let is_paused = now.as_nanos() < self.paused_until.load(Ordering::Relaxed);
         cost(requests, is_paused)
     }
 
@@ -259,7 +277,22 @@ impl EndpointLive {
 impl Picked {
     fn new(endpoint: Endpoint, index: usize) -> Self {
         endpoint.live().in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { endpoint, index }
+        Self {
+            endpoint,
+            index,
+            place_found: AtomicU64::new(0),
+        }
+    }
+
+    /// There is a place for a connection now, after waiting for one.
+    pub(crate) fn found_place(&self) {
+        let now = clock::now().as_nanos();
+        self.place_found.store(now, Ordering::Relaxed);
+    }
+
+    /// Since when the endpoint was waited for, in an attempt that began then.
+    fn since(&self, begun: Time) -> Time {
+        begun.max(Time::from_nanos(self.place_found.load(Ordering::Relaxed)))
     }
 }
 

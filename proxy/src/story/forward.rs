@@ -24,6 +24,9 @@ use crate::spare;
 use crate::upstream::{self, Attempt, Dialer, Upgraded, Wire};
 use crate::websocket;
 
+/// The code of UNAVAILABLE, in which a proxy answers gRPC that it reached nobody.
+const GRPC_UNAVAILABLE: u8 = 14;
+
 /// At the edge even a service without a timeout of its own has one, so that nobody's connection hangs for ever.
 const EDGE_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -42,12 +45,13 @@ pub(super) async fn forward(
         Direction::Edge => policy.request_timeout.or(Some(EDGE_REQUEST_TIMEOUT)),
         Direction::Outbound | Direction::Inbound => policy.request_timeout,
     };
+    let mut under_way = None;
     let answer = {
         let attempts = attempts(
             connection,
             (route, &affinity),
             request,
-            exchange,
+            (exchange, &mut under_way),
             (Arc::new(place), begun.time),
         );
         let attempts = pin!(attempts);
@@ -55,10 +59,17 @@ pub(super) async fn forward(
             Some(patience) => deadline
                 .within(begun.instant, patience, attempts)
                 .await
-                .unwrap_or_else(|| Err(took_too_long(Reason::RequestTimeout, patience))),
-            None => attempts.await,
+                .ok_or(patience),
+            None => Ok(attempts.await),
         }
     };
+    let answer = answer.unwrap_or_else(|patience| {
+        let failure = Err(took_too_long(Reason::RequestTimeout, patience));
+        if let Some(meeting) = &under_way {
+            report(connection, route, meeting, &failure);
+        }
+        failure
+    });
     let proof = proof(request);
     let upgrade = request.upgrade.take();
     spare::give_fields(std::mem::take(&mut request.fields));
@@ -73,6 +84,10 @@ pub(super) async fn forward(
             Err(upstream::malformed(why.into()))
         }
         Upgraded::No(mut response) => {
+            if connection.direction == Direction::Inbound {
+                // What it says is this proxy's word, and the application's only if it passes on another proxy's.
+                response.fields.remove(Known::MeshgateReason);
+            }
             affinity.introduce(&mut response.fields);
             Ok(Answer::Response(response))
         }
@@ -176,7 +191,7 @@ async fn attempts(
     connection: &Connection,
     (route, affinity): (&Route, &Affinity),
     request: &mut Request,
-    exchange: &mut Exchange,
+    (exchange, under_way): (&mut Exchange, &mut Option<Meeting>),
     (place, mut moment): (Arc<Place>, Time),
 ) -> Result<Upgraded, Failure> {
     let policy = route.service.policy();
@@ -195,12 +210,18 @@ async fn attempts(
         exchange.attempt(picked.endpoint.address(), &picked.endpoint.spec().pod);
         let wire = wire_to(&picked, route);
         exchange.sending(wire, &mut request.fields);
-        let outcome = one(connection, route, request, body, (&picked, wire), &place).await;
+        let meeting = under_way.insert(Meeting {
+            picked,
+            wire,
+            begun: moment,
+            body: replay.clone(),
+        });
+        let outcome = one(connection, route, request, body, meeting, &place).await;
         exchange.met(&outcome);
         if let Some(error) = replay.as_ref().and_then(Replay::client_failed) {
             return Err(client_failed(error));
         }
-        report(connection, route, (&picked, moment), &outcome);
+        report(connection, route, meeting, &outcome);
         let (kind, safety) = match retry_of(&outcome, wire) {
             Retry::Never => return outcome,
             Retry::Perhaps(kind, safety) => (kind, safety),
@@ -223,8 +244,8 @@ async fn attempts(
         // The refused answer's connection must not be held while waiting.
         drop(outcome);
         body = next;
-        tried.push(picked.index);
-        drop(picked);
+        tried.push(meeting.picked.index);
+        *under_way = None;
         if kind != FailureKind::Refused
             && !(kind == FailureKind::Reset && safety != Safety::Unknown)
         {
@@ -297,9 +318,10 @@ async fn one(
     route: &Route,
     request: &Request,
     body: RequestBody,
-    (picked, wire): (&Picked, Wire),
+    meeting: &Meeting,
     place: &Arc<Place>,
 ) -> Result<Upgraded, Failure> {
+    let Meeting { picked, wire, .. } = meeting;
     let dialer = Dialer {
         connection,
         service: &route.service,
@@ -308,7 +330,7 @@ async fn one(
     let attempt = Attempt {
         request,
         body,
-        wire,
+        wire: *wire,
         http2_beyond: route.http2,
     };
     let exchange = pin!(upstream::attempt(
@@ -352,36 +374,68 @@ fn grpc_status(response: &Response) -> Option<u8> {
     std::str::from_utf8(said).ok()?.parse().ok()
 }
 
-/// The proxy beside the endpoint says that it could not reach the application.
+/// The proxy beside the endpoint says that it could not reach the application: with a status of its own, or with gRPC's.
 fn never_arrived(response: &Response) -> bool {
-    let reason = response.fields.get(Known::MeshgateReason);
-    let unreached = Reason::UpstreamConnect.as_str().as_bytes();
-    response.status == Reason::UpstreamConnect.status()
-        && reason.is_some_and(|reason| reason.starts_with(unreached))
+    let Some(reason) = response.fields.get(Known::MeshgateReason) else {
+        return false;
+    };
+    reason.starts_with(Reason::UpstreamConnect.as_str().as_bytes())
+        && (response.status == Reason::UpstreamConnect.status()
+            || grpc_status(response) == Some(GRPC_UNAVAILABLE))
 }
 
-/// Tells the breaker and the balancer. Its own limits and the client's faults say nothing about an endpoint.
+/// An attempt at an endpoint.
+struct Meeting {
+    picked: Picked,
+    wire: Wire,
+    begun: Time,
+    /// What the client sends, if that is anything.
+    body: Option<Replay>,
+}
+
+impl Meeting {
+    /// Since when the endpoint alone was waited for: the client had sent everything.
+    fn since(&self) -> Time {
+        let ended = self.body.as_ref().and_then(Replay::ended);
+        ended.map_or(self.begun, |ended| ended.max(self.begun))
+    }
+
+    /// Whether it is the endpoint's fault. Its own limits and the client's faults say nothing about it; nor does a timeout
+    /// before the client has sent everything.
+    fn is_to_blame(&self, outcome: &Result<Upgraded, Failure>) -> bool {
+        let asked = |body: &Replay| body.ended().is_some();
+        match outcome {
+            Ok(Upgraded::No(response)) => {
+                response.status.is_server_error()
+                    || self.wire == Wire::Mesh && never_arrived(response)
+            }
+            Ok(Upgraded::Yes { .. }) => false,
+            Err(failure) => match failure.reason {
+                Reason::PerTryTimeout | Reason::RequestTimeout => {
+                    self.body.as_ref().is_none_or(asked)
+                }
+                _ => failure.side == Side::Upstream,
+            },
+        }
+    }
+}
+
+/// Tells the breaker and the balancer.
 fn report(
     connection: &Connection,
     route: &Route,
-    (picked, begun): (&Picked, Time),
+    meeting: &Meeting,
     outcome: &Result<Upgraded, Failure>,
 ) {
-    let service = &route.service;
+    let (service, picked) = (&route.service, &meeting.picked);
     let change = match outcome {
-        Ok(Upgraded::No(response)) if response.status.as_u16() >= 500 => {
-            service.failed(picked, begun, now(), chance())
+        _ if meeting.is_to_blame(outcome) => {
+            service.failed(picked, meeting.since(), now(), chance())
         }
         Ok(Upgraded::No(response)) if response.status == StatusCode::TOO_MANY_REQUESTS => {
-            if let Some(pause) = asked_pause(response) {
-                picked.endpoint.live().pause(now(), pause);
-            }
-            service.succeeded(picked, begun)
+            service.was_busy(picked, meeting.since(), asked_pause(response))
         }
-        Ok(_) => service.succeeded(picked, begun),
-        Err(failure) if failure.side == Side::Upstream => {
-            service.failed(picked, begun, now(), chance())
-        }
+        Ok(_) => service.succeeded(picked, meeting.since()),
         Err(_) => Change::None,
     };
     let (name, address) = (route.service.name(), picked.endpoint.address());

@@ -91,9 +91,14 @@ impl<'a> Dialer<'a> {
         let found = match attempt() {
             Some(found) => found,
             // Rare, and much larger than what is usual, as is connecting.
-            None => Box::pin(gate.wait_for(limits.pending, limits.pending_timeout, attempt))
-                .await
-                .map_err(|refusal| overload("connections", refusal))?,
+            None => {
+                let found =
+                    Box::pin(gate.wait_for(limits.pending, limits.pending_timeout, attempt))
+                        .await
+                        .map_err(|refusal| overload("connections", refusal))?;
+                self.picked.found_place();
+                found
+            }
         };
         match found {
             Found::Idle(client) => Ok((client, Origin::Reused)),
@@ -124,9 +129,12 @@ impl<'a> Dialer<'a> {
         }
         let gate = &self.service.live().connections;
         let limits = &self.service.policy().limits;
-        gate.wait_for(limits.pending, limits.pending_timeout, || self.try_place())
+        let place = gate
+            .wait_for(limits.pending, limits.pending_timeout, || self.try_place())
             .await
-            .map_err(|refusal| overload("connections", refusal))
+            .map_err(|refusal| overload("connections", refusal))?;
+        self.picked.found_place();
+        Ok(place)
     }
 
     /// An HTTP/2 connection with room for a stream, shared or new.

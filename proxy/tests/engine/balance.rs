@@ -22,6 +22,7 @@ async fn every_algorithm_reaches_every_endpoint() {
     ];
     for algorithm in [
         Algorithm::LeastRequest,
+        Algorithm::PeakEwma,
         Algorithm::RoundRobin,
         Algorithm::Random,
         // Without a key.
@@ -68,13 +69,17 @@ async fn a_slow_endpoint_is_avoided_by_its_latency() {
 /// 429 with Retry-After weighs, and is no failure (RFC 9110 §10.2.3); without it, it says nothing of later requests.
 #[tokio::test]
 async fn an_endpoint_that_asks_for_a_pause_gets_one() {
-    let check = async |retry_after: &str, asked: std::ops::RangeInclusive<usize>| {
+    let check = async |algorithm, retry_after: &str, asked: std::ops::RangeInclusive<usize>| {
         let busy = format!("HTTP/1.1 429 X\r\nContent-Length: 0\r\n{retry_after}\r\n");
         let (busy, free) = (
             Origin::start(Act::Say(busy)).await,
             Origin::start(ok("")).await,
         );
-        let proxy = Proxy::edge(service(&[&busy, &free], Policy::default()));
+        let policy = Policy {
+            algorithm,
+            ..Policy::default()
+        };
+        let proxy = Proxy::edge(service(&[&busy, &free], policy));
         let mut answers = Vec::new();
         for _ in 0..60 {
             answers.push(status_of(&proxy.get("/").await));
@@ -86,15 +91,23 @@ async fn an_endpoint_that_asks_for_a_pause_gets_one() {
             count
         );
     };
-    check("Retry-After: 30\r\n", 1..=1).await;
-    check("Retry-After: Fri, 31 Dec 2100 23:59:59 GMT\r\n", 1..=1).await;
+    use Algorithm::{LeastRequest, PeakEwma};
+    for retry_after in [
+        "Retry-After: 30\r\n",
+        "Retry-After: Fri, 31 Dec 2100 23:59:59 GMT\r\n",
+    ] {
+        check(LeastRequest, retry_after, 1..=1).await;
+        check(PeakEwma, retry_after, 1..=1).await;
+    }
+    // It answers as quickly as the other, and gains nothing by that.
+    check(PeakEwma, "", 1..=2).await;
     for nothing in [
         "",
         "Retry-After: soon\r\n",
         "Retry-After: 0\r\n",
         "Retry-After: Fri, 31 Dec 1999 23:59:59 GMT\r\n",
     ] {
-        check(nothing, 8..=52).await;
+        check(LeastRequest, nothing, 8..=52).await;
     }
 }
 

@@ -21,7 +21,7 @@ use meshgate_routing::permit::access::{AccessFrom, AccessRule, AccessTo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::kit::{Origin, Proxy, field, get, ok, raw, read_message, soon, status_of};
+use crate::kit::{Act, Origin, Proxy, field, get, ok, raw, read_message, soon, status_of};
 
 pub(crate) struct Mesh {
     authority: Authority,
@@ -248,6 +248,39 @@ async fn access_rules_know_peer_method_and_path() {
     assert_eq!(field(&refused, "meshgate-reason"), Some("access-denied"));
     let plain = raw(pair.server.addresses[1], &get("/")).await;
     assert_eq!(status_of(&plain), 403);
+}
+
+/// A pod that ends loses its application before its proxy: what that could not deliver goes elsewhere, gRPC as well.
+#[tokio::test]
+async fn what_never_reached_an_application_is_sent_again() {
+    let mesh = Mesh::new();
+    for kind in ["text/plain", "application/grpc"] {
+        // Nobody listens there any more.
+        let left = Origin::start(ok("")).await.address;
+        let pair = Pair::start(&mesh, left, "web", strict());
+        let post = format!(
+            "POST / HTTP/1.1\r\nHost: web\r\nContent-Type: {kind}\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi"
+        );
+        let answer = pair.client.raw(&post).await;
+        let reason = field(&answer, "meshgate-reason").unwrap();
+        assert!(reason.starts_with("upstream-connect; "), "{answer}");
+        let metrics = pair.client.engine.metrics().render();
+        assert!(metrics.contains("result=\"retried\""), "{kind}: {metrics}");
+    }
+}
+
+/// An application that passes on another proxy's answer has seen the request.
+#[tokio::test]
+async fn an_application_cannot_say_that_it_was_not_reached() {
+    let mesh = Mesh::new();
+    let passed_on = "HTTP/1.1 502 X\r\nMeshgate-Reason: upstream-connect; db is gone\r\nContent-Length: 0\r\n\r\n";
+    let origin = Origin::start(Act::Say(passed_on.into())).await;
+    let pair = Pair::start(&mesh, origin.address, "web", strict());
+    let post = "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi";
+    let answer = pair.client.raw(post).await;
+    assert_eq!(status_of(&answer), 502, "{answer}");
+    assert_eq!(field(&answer, "meshgate-reason"), None, "{answer}");
+    assert_eq!(origin.seen().len(), 1);
 }
 
 /// An application that speaks no HTTP: it greets first if it should, then sends everything back.

@@ -10,7 +10,7 @@ use meshgate_routing::upstream::{
 
 use crate::kit::{
     Act, Origin, Proxy, endpoint, everything_to, field, get, ok, raw, service, service_of, status,
-    status_of,
+    status_of, until,
 };
 
 fn retrying(on: &[&str]) -> RetryPolicy {
@@ -238,6 +238,42 @@ async fn who_fails_too_often_is_ejected() {
     assert_eq!((bad.seen().len(), good.seen().len()), (10, 70));
 }
 
+/// Who keeps silent fails as well, whichever timeout ends that; who was not asked a whole question does not.
+#[tokio::test]
+async fn a_timeout_counts_once_everything_was_sent() {
+    let whole =
+        "POST / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi";
+    let half = "POST / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\nContent-Length: 2\r\n\r\nh";
+    let soon = Some(Duration::from_millis(50));
+    for (request, per_try, asked, is_ejected) in [
+        (soon, None, &get("/")[..], true),
+        (None, soon, &get("/")[..], true),
+        (soon, None, whole, true),
+        (None, soon, whole, true),
+        (soon, None, half, false),
+        (None, soon, half, false),
+    ] {
+        let policy = Policy {
+            request_timeout: request,
+            per_try_timeout: per_try,
+            breaker: BreakerPolicy {
+                consecutive_failures: 1,
+                ejection_max_percent: 100,
+                ejection_base: Duration::from_secs(60),
+                ..BreakerPolicy::default()
+            },
+            ..Policy::default()
+        };
+        let origin = Origin::start(Act::Hang).await;
+        let proxy = Proxy::edge(service(&[&origin], policy));
+        let answer = proxy.raw(asked).await;
+        assert_eq!(status_of(&answer), 504, "{answer}");
+        let metrics = proxy.engine.metrics().render();
+        let ejected = metrics.contains("result=\"ejected\"");
+        assert_eq!(ejected, is_ejected, "{request:?} {per_try:?} {asked:?}");
+    }
+}
+
 #[tokio::test]
 async fn the_only_endpoint_is_never_ejected() {
     let origin = Origin::start(status(500, "")).await;
@@ -342,6 +378,50 @@ impl Silent {
     fn address(&self) -> SocketAddr {
         self.socket.local_addr().unwrap().as_socket().unwrap()
     }
+}
+
+/// Connections to an endpoint that leaves fail for nobody's record: it would never be struck from it again.
+#[tokio::test]
+async fn an_endpoint_that_leaves_while_it_fails_is_not_counted() {
+    let silent = [Silent::start(), Silent::start()];
+    let (bad, good) = (
+        Origin::start(status(500, "")).await,
+        Origin::start(ok("")).await,
+    );
+    let policy = || Policy {
+        algorithm: Algorithm::RoundRobin,
+        connect_timeout: Duration::from_secs(600),
+        breaker: BreakerPolicy {
+            consecutive_failures: 1,
+            ..BreakerPolicy::default()
+        },
+        ..Policy::default()
+    };
+    let silent_ones = silent
+        .iter()
+        .map(|silent| endpoint(silent.address(), "silent"));
+    let proxy = Proxy::edge(service_of(silent_ones.collect(), policy(), None));
+    let address = proxy.address();
+    let ask = || tokio::spawn(async move { raw(address, &get("/")).await });
+    let asked = [ask(), ask(), ask(), ask()];
+    let open = "meshgate_connections_open{listener=\"http\"} 4";
+    until(|| proxy.engine.metrics().render().contains(open)).await;
+    let before = proxy.engine.snapshot();
+    let previous = before.services.named("shop/web:80").map(|web| &**web);
+    let others = vec![endpoint(bad.address, "bad"), endpoint(good.address, "good")];
+    let renewed = service_of(others, policy(), previous);
+    proxy.engine.swap(everything_to(renewed, Vec::new()));
+    for answer in asked {
+        answer.await.unwrap();
+    }
+    // There is room for one of the two that are there now.
+    proxy.get("/").await;
+    proxy.get("/").await;
+    let before = bad.seen().len();
+    for _ in 0..6 {
+        assert_eq!(status_of(&proxy.get("/").await), 200);
+    }
+    assert_eq!(bad.seen().len(), before);
 }
 
 #[tokio::test]

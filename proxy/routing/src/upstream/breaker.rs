@@ -150,21 +150,27 @@ impl Breaker {
         true
     }
 
-    /// A request succeeded: the record is clean. One that was sent before the ejection counts as well: it works.
+    /// A request succeeded. After an ejection only what ends while the probe is under way tells that the endpoint works:
+    /// who fails every second request has successes under way when it is ejected.
     pub fn succeeded(
         &mut self,
         policy: &BreakerPolicy,
         book: &mut EjectionBook,
         now: Time,
     ) -> Change {
-        let was_ejected = self.is_ejected();
-        self.count(policy, true, now);
-        self.state = State::default();
-        if was_ejected {
-            book.ejected = book.ejected.saturating_sub(1);
-            return Change::Returned;
+        match self.state {
+            State::Taking { .. } => {
+                self.count(policy, true, now);
+                self.state = State::default();
+                Change::None
+            }
+            State::Ejected { .. } => Change::None,
+            State::Probing { .. } => {
+                self.state = State::default();
+                book.ejected = book.ejected.saturating_sub(1);
+                Change::Returned
+            }
         }
-        Change::None
     }
 
     /// A request failed. `endpoints` is the size of the service, `chance` a random number for the jitter.
@@ -290,6 +296,13 @@ mod tests {
         breaker.succeeded(&policy, &mut book, at(100));
         let ejected = breaker.failed(&policy, &mut book, 2, at(100), 0);
         assert_eq!(ejected, Change::Ejected(at(1100)));
+        // What was under way goes on succeeding every second time.
+        for _ in 0..20 {
+            assert_eq!(breaker.succeeded(&policy, &mut book, at(105)), Change::None);
+            let failed = breaker.failed(&policy, &mut book, 2, at(105), 0);
+            assert_eq!(failed, Change::None);
+        }
+        assert_eq!(breaker.condition(at(106)), Condition::Ejected(at(1100)));
         assert!(breaker.probe(&policy, at(1100)));
         let returned = breaker.succeeded(&policy, &mut book, at(1101));
         assert_eq!(returned, Change::Returned);

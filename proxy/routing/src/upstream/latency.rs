@@ -38,18 +38,18 @@ impl Latency {
         self.at = Some(now);
     }
 
-    /// The endpoint failed after this time: that it was quick is nothing good.
+    /// The endpoint failed, or refused for being busy, after this time: that it was quick is nothing good, and it is as
+    /// little worth a try as one that was just measured.
     pub fn failed(&mut self, after: Duration, now: Time) {
-        if nanos(after) as f64 > self.nanos {
-            self.answered(after, now);
-        }
+        self.nanos = self.nanos.max(nanos(after) as f64);
+        self.at = Some(now);
     }
 
     /// What one more request costs there, in nanoseconds. An idle endpoint becomes cheaper by and by, so that one that was
-    /// slow once is tried again; one request at a time, until it has answered.
-    pub fn cost(&self, in_flight: u32, now: Time) -> u64 {
+    /// slow once is tried again; one request at a time, until it has answered. Not so one that asked for a pause.
+    pub fn cost(&self, in_flight: u32, is_paused: bool, now: Time) -> u64 {
         let each = match in_flight {
-            0 => self.nanos * self.weight(now),
+            0 if !is_paused => self.nanos * self.weight(now),
             _ => self.nanos,
         };
         // As a cast does: too much is the most.
@@ -82,7 +82,7 @@ mod tests {
         for (moment, after) in answers {
             latency.answered(*after, at(*moment));
         }
-        let cost = latency.cost(in_flight, at(now)) / 1000;
+        let cost = latency.cost(in_flight, false, at(now)) / 1000;
         assert_eq!(cost, expected, "{answers:?}, then at {now} s");
     }
 
@@ -107,8 +107,17 @@ mod tests {
         let mut latency = Latency::default();
         latency.answered(ms(50), at(100.0));
         latency.failed(ms(1), at(100.0));
-        assert_eq!(latency.cost(0, at(100.0)), 50_000_000);
+        assert_eq!(latency.cost(0, false, at(100.0)), 50_000_000);
         latency.failed(ms(70), at(100.0));
-        assert_eq!(latency.cost(0, at(100.0)), 70_000_000);
+        assert_eq!(latency.cost(0, false, at(100.0)), 70_000_000);
+        // Who fails now and then for long stays as dear as it was.
+        for minute in 2..5 {
+            latency.failed(ms(1), at(f64::from(minute) * 60.0));
+        }
+        assert_eq!(latency.cost(0, false, at(240.0)), 70_000_000);
+        assert_eq!(latency.cost(0, true, at(300.0)), 70_000_000);
+        let mut unknown = Latency::default();
+        unknown.failed(ms(1), at(100.0));
+        assert_eq!(unknown.cost(0, false, at(100.0)), 30_000_000);
     }
 }

@@ -8,9 +8,9 @@ pub enum Algorithm {
     LeastRequest,
     /// Of two at random, the one where a request would take less time, by what it took before.
     PeakEwma,
-    /// In turn.
+    /// In turn, whatever it costs.
     RoundRobin,
-    /// At random.
+    /// At random, whatever it costs.
     Random,
     /// By a key of the request, on a [`Ring`](super::Ring); requests without a key as [`LeastRequest`](Self::LeastRequest).
     ConsistentHash,

@@ -80,7 +80,10 @@ impl World {
             self.answers.pop();
             let endpoint = &mut self.endpoints[index];
             endpoint.in_flight -= 1;
-            endpoint.latency.answered(at.since(begun), at);
+            match endpoint.is_paused {
+                true => endpoint.latency.failed(at.since(begun), at),
+                false => endpoint.latency.answered(at.since(begun), at),
+            }
         }
     }
 
@@ -88,12 +91,13 @@ impl World {
         let chance = self.chance();
         let candidate = |index: usize| {
             let endpoint = &self.endpoints[index];
+            let (in_flight, is_paused) = (endpoint.in_flight, endpoint.is_paused);
             let requests = match self.algorithm {
-                Algorithm::PeakEwma => endpoint.latency.cost(endpoint.in_flight, self.now),
-                _ => u64::from(endpoint.in_flight) + 1,
+                Algorithm::PeakEwma => endpoint.latency.cost(in_flight, is_paused, self.now),
+                _ => u64::from(in_flight) + 1,
             };
             Candidate {
-                cost: cost(requests, endpoint.is_paused),
+                cost: cost(requests, is_paused),
                 class: Class::Ready,
             }
         };

@@ -49,11 +49,13 @@ impl SuccessRate {
 
     /// Whether too few succeeded.
     pub fn is_too_low(&self, policy: &SuccessRatePolicy, now: Time) -> bool {
-        let oldest = number(policy, now).saturating_sub(SLOTS as u64 - 1);
+        let newest = number(policy, now);
+        let oldest = newest.saturating_sub(SLOTS as u64 - 1).max(1);
+        // A number beyond the newest was given when the window was shorter.
         let recent = self
             .slots
             .iter()
-            .filter(|slot| slot.number >= oldest.max(1));
+            .filter(|slot| (oldest..=newest).contains(&slot.number));
         let (requests, successes) = recent.fold((0, 0), |(requests, successes), slot| {
             let (more, good) = (u64::from(slot.requests), u64::from(slot.successes));
             (requests + more, successes + good)
@@ -88,6 +90,19 @@ mod tests {
         }
         let is_too_low = rate.is_too_low(&POLICY, at(now));
         assert_eq!(is_too_low, expected, "{requests:?} at {now}");
+    }
+
+    #[test]
+    fn what_a_shorter_window_counted_is_no_news() {
+        let shorter = SuccessRatePolicy {
+            window: Duration::from_secs(1),
+            ..POLICY
+        };
+        let at = |seconds| Time::since_origin(Duration::from_secs(seconds));
+        let mut rate = SuccessRate::default();
+        (0..30).for_each(|_| rate.count(&shorter, false, at(100)));
+        assert!(rate.is_too_low(&shorter, at(100)));
+        assert!(!rate.is_too_low(&POLICY, at(101)));
     }
 
     #[test]
