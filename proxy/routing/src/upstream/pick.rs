@@ -89,7 +89,8 @@ pub fn pick(
     let members = (0..count).filter(|index| candidate(*index).class == best);
     let size = members.clone().count();
     let nth = match algorithm {
-        Algorithm::RoundRobin => turn % size,
+        // Another thread may have changed the last one's class since.
+        Algorithm::RoundRobin => turn % size.max(1),
         Algorithm::Random => scale(chance, size),
         Algorithm::LeastRequest | Algorithm::PeakEwma | Algorithm::ConsistentHash => {
             let (first, second) = two_of(size, chance);
@@ -101,7 +102,7 @@ pub fn pick(
             }
         }
     };
-    // Another thread may have changed a class between the passes; any endpoint that was there is a fair answer.
+    // Or it has between these passes; any endpoint that was there is a fair answer.
     members
         .clone()
         .nth(nth)
@@ -139,6 +140,8 @@ fn scale(chance: u64, count: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -188,6 +191,25 @@ mod tests {
         }
         for algorithm in [Algorithm::LeastRequest, Algorithm::PeakEwma] {
             check(algorithm, &[(Ready, 5), (Ready, 1)], Pick::Endpoint(1));
+        }
+    }
+
+    /// Other threads change classes while one chooses.
+    #[test]
+    fn classes_may_change_meanwhile() {
+        for (algorithm, changes_after) in ALL.iter().flat_map(|a| (0..8).map(move |n| (*a, n))) {
+            let looks = Cell::new(0);
+            let candidate = |_| {
+                looks.set(looks.get() + 1);
+                let class = match looks.get() > changes_after {
+                    true => Class::Ejected,
+                    false => Class::Probe,
+                };
+                Candidate { cost: 0, class }
+            };
+            let picked = pick(algorithm, 1, candidate, 7, 7);
+            let fair = [Pick::Endpoint(0), Pick::AllEjected].contains(&picked);
+            assert!(fair, "{algorithm:?} after {changes_after}: {picked:?}");
         }
     }
 
