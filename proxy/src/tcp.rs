@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::StatusCode;
 use meshgate_codec::Fields;
 use tokio::io::AsyncReadExt;
 
 use crate::clock::{chance, now};
-use crate::detect::{Detected, Spoken, detect_after};
+use crate::detect::{Detected, Spoken, detect};
 use crate::failure::{Failure, Reason, Retry, Side, Step};
 use crate::head::Switch;
 use crate::http2::Stream;
@@ -35,12 +35,15 @@ pub(crate) async fn serve(connection: Connection, client: Io, destination: Socke
     }
 }
 
+/// What begins like HTTP and does not go on is passed on as it is after so long.
+const UNDECIDED_MAX: Duration = Duration::from_secs(5);
+
 /// A connection whose client has said nothing (or nothing decisive) so far: perhaps its server speaks first. Whoever
 /// speaks decides; a client that turns out to speak HTTP after all is served as such.
 pub(crate) async fn serve_whoever_speaks_first(
     connection: Connection,
     mut client: Io,
-    ahead: Bytes,
+    mut ahead: BytesMut,
     destination: SocketAddr,
 ) {
     let mut exchange = Exchange::open(&connection, "TCP");
@@ -48,34 +51,35 @@ pub(crate) async fn serve_whoever_speaks_first(
         Ok(upstream) => upstream,
         Err(failure) => return give_up(&connection, &failure, exchange),
     };
-    let idle = upstream.idle.unwrap_or(Duration::MAX);
+    let patience = match ahead.is_empty() {
+        true => upstream.idle.unwrap_or(Duration::MAX),
+        false => UNDECIDED_MAX,
+    };
     let mut first = BytesMut::with_capacity(1024);
     let detected = tokio::select! {
-        detected = detect_after(&mut client, BytesMut::from(&ahead[..]), idle) => detected,
+        detected = detect(&mut client, &mut ahead, patience) => detected,
         read = upstream.io.read_buf(&mut first) => {
             if !matches!(read, Ok(1..)) {
                 return exchange.tcp_ended();
             }
-            upstream.io = upstream.io.with_ahead(first.freeze());
-            let client = client.with_ahead(ahead);
-            return pass(&connection, client, upstream, exchange).await;
+            Detected::Spoke(Spoken::Tcp)
         }
     };
-    match detected {
-        Detected::Spoke(Spoken::Tls | Spoken::Tcp, ahead) => {
-            pass(&connection, client.with_ahead(ahead), upstream, exchange).await;
-        }
-        Detected::Spoke(http, ahead) => {
-            // The endpoint was only looked at: the requests have records of their own.
-            exchange.forget();
-            drop(upstream);
-            let client = client.with_ahead(ahead);
-            match http {
-                Spoken::Http2 => serve_http2(connection, client).await,
-                _ => serve_http1(connection, client).await,
-            }
-        }
-        Detected::Silent(_) | Detected::Gone => exchange.tcp_ended(),
+    let is_silent = ahead.is_empty() && detected == Detected::Silent;
+    if is_silent || detected == Detected::Gone {
+        return exchange.tcp_ended();
+    }
+    let client = client.with_ahead(ahead.freeze());
+    let Detected::Spoke(http @ (Spoken::Http1 | Spoken::Http2)) = detected else {
+        upstream.io = upstream.io.with_ahead(first.freeze());
+        return pass(&connection, client, upstream, exchange).await;
+    };
+    // The endpoint was only looked at: the requests have records of their own.
+    exchange.forget();
+    drop(upstream);
+    match http {
+        Spoken::Http2 => serve_http2(connection, client).await,
+        _ => serve_http1(connection, client).await,
     }
 }
 
@@ -122,6 +126,7 @@ async fn connect(
             connection,
             service: &route.service,
             picked: &picked,
+            is_placed: true,
         };
         let place = dialer.place().await?;
         let reached = match picked.endpoint.spec().identity {

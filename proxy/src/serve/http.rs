@@ -11,34 +11,32 @@ use tokio_rustls::server::TlsStream;
 
 use super::{Connection, Serving, serve_http1, serve_http2};
 use crate::corked::Corked;
-use crate::detect::{Detected, Spoken, detect};
+use crate::detect::{self, Detected, Spoken, detect};
 use crate::io::Io;
 use crate::tls::{ClientAuth, ClientProof};
 
 /// A connection in the clear: HTTP/2 by prior knowledge, else HTTP/1.
 pub(super) async fn clear(connection: Connection, mut io: Io) -> Option<Serving> {
-    let looking = detect(&mut io, connection.limits.header_timeout);
+    let mut ahead = detect::room();
+    let looking = detect(&mut io, &mut ahead, connection.limits.header_timeout);
     let detected = tokio::select! {
         detected = looking => detected,
         () = connection.lingered() => return None,
     };
-    match detected {
-        Detected::Spoke(_, ahead) if has_header(&ahead) => {
-            // Whoever may tell for whom it speaks was heard before. Not even an answer: this is no HTTP.
-            connection
-                .shared
-                .metrics
-                .refused("http", "proxy-header-untrusted");
-            None
-        }
-        Detected::Spoke(Spoken::Http2, ahead) => {
-            Some(serve_http2(connection, io.with_ahead(ahead)))
-        }
-        Detected::Spoke(_, ahead) | Detected::Silent(ahead) if !ahead.is_empty() => {
-            Some(serve_http1(connection, io.with_ahead(ahead)))
-        }
-        _ => None,
+    if has_header(&ahead) {
+        // Whoever may tell for whom it speaks was heard before. Not even an answer: this is no HTTP.
+        let metrics = &connection.shared.metrics;
+        metrics.refused("http", "proxy-header-untrusted");
+        return None;
     }
+    if ahead.is_empty() {
+        return None;
+    }
+    let io = io.with_ahead(ahead.freeze());
+    Some(match detected {
+        Detected::Spoke(Spoken::Http2) => serve_http2(connection, io),
+        _ => serve_http1(connection, io),
+    })
 }
 
 /// A connection with TLS: the certificate by server name, the protocol by ALPN.

@@ -9,7 +9,7 @@ use nix::sys::socket::sockopt::{Ip6tOriginalDst, OriginalDst};
 use tokio::net::TcpStream;
 
 use super::{Connection, Direction, Serving, serve_http1, serve_http2};
-use crate::detect::{Detected, Spoken, detect};
+use crate::detect::{self, Detected, Spoken, detect};
 use crate::io::Io;
 use crate::listen::OriginalDestination;
 use crate::service::Protocol;
@@ -52,22 +52,20 @@ pub(super) async fn accept(
     if protocol == Protocol::Tcp {
         return Some(Box::pin(tcp::serve(connection, io, destination)));
     }
-    Some(
-        match detect(&mut io, connection.limits.detect_timeout).await {
-            Detected::Spoke(Spoken::Http2, ahead) => serve_http2(connection, io.with_ahead(ahead)),
-            Detected::Spoke(Spoken::Http1, ahead) => serve_http1(connection, io.with_ahead(ahead)),
-            Detected::Spoke(Spoken::Tls | Spoken::Tcp, ahead) => {
-                Box::pin(tcp::serve(connection, io.with_ahead(ahead), destination))
-            }
-            Detected::Silent(ahead) => Box::pin(tcp::serve_whoever_speaks_first(
-                connection,
-                io,
-                ahead,
-                destination,
-            )),
-            Detected::Gone => return None,
-        },
-    )
+    let mut ahead = detect::room();
+    let detected = detect(&mut io, &mut ahead, connection.limits.detect_timeout).await;
+    if detected == Detected::Silent {
+        let serving = tcp::serve_whoever_speaks_first(connection, io, ahead, destination);
+        return Some(Box::pin(serving));
+    }
+    let io = io.with_ahead(ahead.freeze());
+    Some(match detected {
+        Detected::Spoke(Spoken::Http2) => serve_http2(connection, io),
+        Detected::Spoke(Spoken::Http1) => serve_http1(connection, io),
+        Detected::Gone => return None,
+        // Who says nothing may have come to listen.
+        _ => Box::pin(tcp::serve(connection, io, destination)),
+    })
 }
 
 /// Ports of the sidecar itself; what is redirected for them was never meant for the application.

@@ -326,6 +326,7 @@ async fn one(
         connection,
         service: &route.service,
         picked,
+        is_placed: false,
     };
     let attempt = Attempt {
         request,

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use meshgate_certs::origin;
 use meshgate_codec::http1::HeadLimits;
@@ -10,6 +11,7 @@ use meshgate_codec::http2::{Config, Scheme};
 use meshgate_routing::WorkloadId;
 use meshgate_routing::upstream::{FailureKind, Safety};
 use rustls_pki_types::ServerName;
+use socket2::TcpKeepalive;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
@@ -34,6 +36,8 @@ pub(crate) struct Dialer<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) service: &'a Service,
     pub(crate) picked: &'a Picked,
+    /// Whoever dials has a place among the service's connections, and needs no second one for what carries it.
+    pub(crate) is_placed: bool,
 }
 
 /// What nobody has taken yet of one answer: enough for a gigabit within a data centre.
@@ -122,11 +126,27 @@ impl<'a> Dialer<'a> {
         })
     }
 
+    /// Ends an HTTP/2 connection on which nothing is going on, for the sake of one that somebody waits for: that of all
+    /// endpoints which was not used for longest. Its place is free once its end has been said.
+    fn give_up_shared(&self) {
+        let endpoints = self.service.endpoints().iter();
+        let longest = endpoints
+            .filter_map(|endpoint| {
+                let pool = &endpoint.live().pool;
+                Some((pool.longest_unused_shared()?, pool))
+            })
+            .min_by_key(|(since, _)| *since);
+        if let Some((since, pool)) = longest {
+            pool.give_up_shared(since);
+        }
+    }
+
     /// The same, after waiting for one if need be.
     pub(crate) async fn place(self) -> Result<Pass, Failure> {
         if let Some(place) = self.try_place() {
             return Ok(place);
         }
+        self.give_up_shared();
         let gate = &self.service.live().connections;
         let limits = &self.service.policy().limits;
         let place = gate
@@ -167,7 +187,10 @@ impl<'a> Dialer<'a> {
         if let Some(client) = pool.share(wire, worker, sole.as_ref()) {
             return Ok((client, Origin::Reused));
         }
-        let pass = self.place().await?;
+        let pass = match self.is_placed {
+            true => None,
+            false => Some(self.place().await?),
+        };
         let io = match wire {
             Wire::Mesh => self.mesh().await?,
             Wire::Http1 | Wire::Http2 => self.direct(Alpn::Http2).await?,
@@ -338,6 +361,12 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
+/// A peer that says nothing is asked for a sign of life, and given up after 50 s without one.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(20))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(3);
+
 /// Connects, with the proxy's mark if it has one.
 pub(crate) async fn connect_tcp(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpStream> {
     let socket = match address {
@@ -348,5 +377,8 @@ pub(crate) async fn connect_tcp(address: SocketAddr, mark: Option<u32>) -> io::R
         socket2::SockRef::from(&socket).set_mark(mark)?;
     }
     socket.set_nodelay(true)?;
+    // Whoever waits for a peer that has vanished learns of it. Nothing ends a peer that takes its time: that is why there is
+    // no TCP_USER_TIMEOUT, which counts a closed window as silence.
+    socket2::SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE)?;
     socket.connect(address).await
 }

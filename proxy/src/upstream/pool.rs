@@ -112,6 +112,24 @@ impl Pool {
         true
     }
 
+    /// Since when an HTTP/2 connection on which nothing is going on was not used, of several the longest.
+    pub(super) fn longest_unused_shared(&self) -> Option<Time> {
+        let inner = self.lock();
+        let unused = inner.shared.iter().filter(|shared| shared.client.is_idle());
+        unused.map(|shared| shared.used).min()
+    }
+
+    /// Ends an HTTP/2 connection that was not used since then, if that is still so.
+    pub(super) fn give_up_shared(&self, since: Time) {
+        let mut inner = self.lock();
+        let unused = |shared: &Shared| shared.used == since && shared.client.is_idle();
+        let position = inner.shared.iter().position(unused);
+        let given_up = position.map(|position| inner.shared.swap_remove(position));
+        drop(inner);
+        // Outside the lock: dropping wakes its task.
+        drop(given_up);
+    }
+
     /// Closes those whose clients have gone.
     pub(super) fn give_up_orphans(&self) {
         let mut inner = self.lock();

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use meshgate_proxy::clock::now;
-use meshgate_proxy::{EngineOptions, Limits, ListenerLimits, Policy};
+use meshgate_proxy::{
+    EngineOptions, Limits, ListenerLimits, Policy, Protocol, Service, ServiceSpec,
+};
 use meshgate_routing::permit::lease::Grant;
 use meshgate_routing::permit::limit::{LimitMatch, OnFailure, Scope};
 use meshgate_routing::permit::owner::{QuotaOwner, QuotaTerms};
@@ -14,8 +16,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::kit::{
-    Act, Origin, Proxy, everything_to, field, get, ok, raw, service, soon, status_of,
+    Act, Origin, Proxy, endpoint, everything_to, field, get, ok, raw, service, soon, status_of,
 };
+use crate::ways::Http2Origin;
 
 fn limit(requests: u64, per: Duration, scope: Scope) -> Limit {
     Limit {
@@ -216,19 +219,35 @@ async fn who_waits_for_a_connection_gets_the_next_that_is_free() {
 /// What is kept for a next request must not stand in the way of one.
 #[tokio::test]
 async fn connections_that_nobody_uses_make_room() {
-    let origins = [Origin::start(ok("")).await, Origin::start(ok("")).await];
-    let policy = Policy {
+    let policy = || Policy {
         limits: Limits {
             connections: 1,
+            pending_timeout: Duration::from_secs(10),
             ..Policy::default().limits
         },
         algorithm: Algorithm::RoundRobin,
         ..Policy::default()
     };
-    let proxy = Proxy::edge(service(&[&origins[0], &origins[1]], policy));
-    for _ in 0..6 {
-        let answer = proxy.get("/").await;
-        assert_eq!(status_of(&answer), 200, "{answer}");
-    }
+    let ask = async |proxy: &Proxy| {
+        for _ in 0..6 {
+            let answer = proxy.get("/").await;
+            assert_eq!(status_of(&answer), 200, "{answer}");
+        }
+    };
+    let origins = [Origin::start(ok("")).await, Origin::start(ok("")).await];
+    ask(&Proxy::edge(service(&[&origins[0], &origins[1]], policy()))).await;
+    assert!(origins.iter().all(|origin| origin.seen().len() == 3));
+    let origins = [Http2Origin::start().await, Http2Origin::start().await];
+    let spec = ServiceSpec {
+        name: "shop/web:80".into(),
+        protocol: Protocol::Http2,
+        addresses: vec![],
+        endpoints: origins
+            .iter()
+            .map(|origin| endpoint(origin.address, "pod"))
+            .collect(),
+        policy: policy(),
+    };
+    ask(&Proxy::edge(Service::new(spec, None))).await;
     assert!(origins.iter().all(|origin| origin.seen().len() == 3));
 }

@@ -12,8 +12,8 @@ use meshgate_proxy::push::identity::WorkloadIdentity;
 use meshgate_proxy::push::mesh::mesh_tls;
 use meshgate_proxy::snapshot::Mtls;
 use meshgate_proxy::{
-    EndpointSpec, EngineOptions, ListenerKind, ListenerLimits, MeshTls, OriginalDestination,
-    Policy, Protocol, Service, ServiceSpec, Services, Snapshot, Workload,
+    EndpointSpec, EngineOptions, Limits, ListenerKind, ListenerLimits, MeshTls,
+    OriginalDestination, Policy, Protocol, Service, ServiceSpec, Services, Snapshot, Workload,
 };
 use meshgate_routing::WorkloadId;
 use meshgate_routing::permit::AccessRules;
@@ -150,6 +150,34 @@ impl Pair {
             server,
             application,
         }
+    }
+}
+
+impl Pair {
+    /// So many connections to the application's Service at once, and no more.
+    fn limit_connections(&self, connections: u32) {
+        let snapshot = self.client.engine.snapshot();
+        let web = snapshot.services.named("shop/web:80").unwrap();
+        let limits = Limits {
+            connections,
+            pending_timeout: Duration::from_millis(200),
+            ..web.policy().limits
+        };
+        let spec = ServiceSpec {
+            name: web.name().clone(),
+            protocol: web.protocol(),
+            addresses: web.addresses().to_vec(),
+            endpoints: web.endpoints().iter().map(|e| e.spec().clone()).collect(),
+            policy: Policy {
+                limits,
+                ..web.policy().clone()
+            },
+        };
+        let limited = Service::new(spec, Some(web));
+        self.client.engine.swap(Snapshot {
+            services: Services::new([Arc::new(limited)], true),
+            ..Snapshot::default()
+        });
     }
 }
 
@@ -311,6 +339,8 @@ async fn tcp_goes_through_a_tunnel_whoever_speaks_first() {
     let mesh = Mesh::new();
     for (greeting, first) in [("", "\0\u{1}binary"), ("220 ready\r\n", "")] {
         let pair = Pair::start(&mesh, talker(greeting).await, "web", strict());
+        // Of which the tunnel is one, and what carries it is none.
+        pair.limit_connections(1);
         let mut stream = TcpStream::connect(pair.client.address()).await.unwrap();
         stream.write_all(first.as_bytes()).await.unwrap();
         read_exactly(&mut stream, greeting).await;
@@ -322,6 +352,18 @@ async fn tcp_goes_through_a_tunnel_whoever_speaks_first() {
         soon(stream.read_to_end(&mut rest)).await.unwrap();
         assert!(rest.is_empty());
     }
+}
+
+/// As `nc` does whose input is empty.
+#[tokio::test]
+async fn who_says_nothing_may_listen() {
+    let mesh = Mesh::new();
+    let pair = Pair::start(&mesh, talker("220 ready\r\n").await, "web", strict());
+    let mut stream = TcpStream::connect(pair.client.address()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut heard = String::new();
+    soon(stream.read_to_string(&mut heard)).await.unwrap();
+    assert_eq!(heard, "220 ready\r\n");
 }
 
 #[tokio::test]

@@ -171,8 +171,8 @@ pub(crate) fn http2_service(address: SocketAddr) -> Service {
 }
 
 /// An HTTP/2 server that answers complete requests with 200 and an empty body.
-struct Http2Origin {
-    address: SocketAddr,
+pub(crate) struct Http2Origin {
+    pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
@@ -184,7 +184,7 @@ impl Drop for Http2Origin {
 }
 
 impl Http2Origin {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (address, task) = {
             let seen = seen.clone();
@@ -197,7 +197,7 @@ impl Http2Origin {
         }
     }
 
-    fn seen(&self) -> Vec<String> {
+    pub(crate) fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap().clone()
     }
 }
