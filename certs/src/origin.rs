@@ -149,13 +149,13 @@ impl OriginVerifier {
         leaf: &CertificateDer<'_>,
         parsed: &ParsedCertificate<'_>,
     ) -> Result<(), rustls::Error> {
-        let uris = uris(leaf);
         let dns =
             |name: &DnsName<'_>| verify_server_name(parsed, &ServerName::DnsName(name.borrow()));
         // The one name that there is mostly: the library's own words say which others the certificate has.
         if let [SubjectName::Dns(name)] = self.names.as_slice() {
             return dns(name);
         }
+        let uris = uris(leaf);
         let has = |name: &SubjectName| match name {
             SubjectName::Dns(name) => dns(name).is_ok(),
             SubjectName::Uri(uri) => uris.iter().any(|other| **other == **uri),

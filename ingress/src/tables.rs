@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use meshgate_api::push as wire;
-use meshgate_proxy::push::convert::{self, EdgeCertificate, EdgeHost, EdgeRule, Invalid};
+use meshgate_proxy::push::convert::{
+    self, EdgeCertificate, EdgeHost, EdgeRule, Enforceable, Invalid,
+};
 use meshgate_proxy::push::resource::{Body, Changes, Kind};
 use meshgate_proxy::push::stream::Enforce;
 use meshgate_proxy::tls::Certificates;
@@ -144,27 +146,36 @@ enum Converted {
     Nothing,
 }
 
-/// What can be enforced, and what is refused by name.
+/// What can be enforced, and what is refused by name: resources, or what of them is closed instead.
 fn converted(resources: Vec<(String, Body)>) -> (Vec<(String, Converted)>, Vec<wire::Refusal>) {
     let (mut valid, mut refusals) = (Vec::new(), Vec::new());
     for (name, body) in resources {
-        match convert(&name, body) {
-            Ok(resource) => valid.push((name, resource)),
-            Err(invalid) => refusals.push(wire::Refusal {
-                resource: name,
-                reason: invalid.to_string(),
-            }),
-        }
+        let (resource, invalid) = match convert(&name, body) {
+            Ok((resource, closed)) => (Some(resource), closed),
+            Err(invalid) => (None, Some(invalid)),
+        };
+        refusals.extend(invalid.map(|invalid| wire::Refusal {
+            resource: name.clone(),
+            reason: invalid.to_string(),
+        }));
+        valid.extend(resource.map(|resource| (name, resource)));
     }
     (valid, refusals)
 }
 
-fn convert(name: &str, body: Body) -> Result<Converted, Invalid> {
+/// What is enforced, and what of it is closed.
+fn convert(name: &str, body: Body) -> Result<(Converted, Option<Invalid>), Invalid> {
     Ok(match body {
-        Body::EdgeHost(wire) => Converted::EdgeHost(convert::edge_host(wire)?),
-        Body::Service(wire) => Converted::Service(Box::new(convert::service(name, *wire)?)),
-        Body::Certificate(wire) => Converted::Certificate(convert::certificate(wire)?),
-        Body::Workload(_) => Converted::Nothing,
+        Body::EdgeHost(wire) => (Converted::EdgeHost(convert::edge_host(wire)?), None),
+        Body::Service(wire) => {
+            let Enforceable { resource, closed } = convert::service(name, *wire)?;
+            (Converted::Service(Box::new(resource)), closed)
+        }
+        Body::Certificate(wire) => {
+            let Enforceable { resource, closed } = convert::certificate(wire)?;
+            (Converted::Certificate(resource), closed)
+        }
+        Body::Workload(_) => (Converted::Nothing, None),
     })
 }
 

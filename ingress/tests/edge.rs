@@ -276,6 +276,68 @@ async fn routes_follow_the_configuration_and_outlive_the_control_plane() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_enforced_is_closed_and_reported() {
+    let edge = Edge::start(5, |control| {
+        control.set_service(service("web", application("web")));
+        control.set_service(service("cart", application("cart")));
+        control.set_host(host("shop.test", &[("/", "shop/cart:80")]));
+        control.set_certificate("shop/tls", certificate("shop.test"));
+    })
+    .await;
+    assert_eq!(edge.get("shop.test", "/").await.status, 200);
+    // A new host, and one that was open: not even in the clear.
+    let torn = |host: &str| wire::Certificate {
+        client_auth: Some(wire::ClientAuth {
+            roots_pem: vec!["torn".to_owned()],
+            required: true,
+        }),
+        ..certificate(host)
+    };
+    let refused = async |name: &str, reason: &str| {
+        let answer = edge
+            .control
+            .answer(|answer| answer.refusals.iter().any(|one| one.resource == name))
+            .await;
+        let said = &answer.refusals[0].reason;
+        assert!(said.starts_with(reason), "{said}");
+        edge.control.enforced(answer.enforced_generation).await;
+    };
+    let roots = "client_auth.roots_pem: there is no certificate";
+    edge.control
+        .set_certificate("shop/secret", torn("secret.test"));
+    refused("shop/secret", roots).await;
+    let generation = edge
+        .control
+        .set_host(host("secret.test", &[("/", "shop/web:80")]));
+    edge.control.enforced(generation).await;
+    assert_eq!(edge.get("secret.test", "/").await.status, 503);
+    edge.control.set_certificate("shop/tls", torn("shop.test"));
+    refused("shop/tls", roots).await;
+    assert_eq!(edge.get("shop.test", "/").await.status, 503);
+    // Endpoints that were reached in the clear.
+    let generation = edge
+        .control
+        .set_host(host("open.test", &[("/", "shop/web:80")]));
+    edge.control.enforced(generation).await;
+    assert_eq!(edge.get("open.test", "/").await.status, 200);
+    let mut unverified = service("web", application("web"));
+    unverified.policy = Some(wire::BackendPolicy {
+        tls: Some(wire::BackendTls::default()),
+        ..wire::BackendPolicy::default()
+    });
+    edge.control.set_service(unverified);
+    refused("shop/web:80", "policy.tls.hostname: ").await;
+    let answer = edge.get("open.test", "/").await;
+    assert_eq!(answer.status, 503);
+    assert!(
+        answer.head.contains("misconfigured; tls.hostname: "),
+        "{}",
+        answer.head
+    );
+    edge.end().await;
+}
+
+#[tokio::test]
 async fn an_edge_without_configuration_waits_and_is_not_ready() {
     let mut edge = Edge::start(2, |_| {}).await;
     edge.control.opening(|_| true).await;

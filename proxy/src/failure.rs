@@ -59,6 +59,8 @@ pub enum Reason {
     MethodNotAllowed,
     /// The TLS name and the Host differ.
     Misdirected,
+    /// Another proof is demanded by now than when the connection began.
+    Outdated,
     /// The client took too long.
     ClientTimeout,
     /// The client went away.
@@ -107,6 +109,7 @@ impl Reason {
             Self::BodyTooLarge => "body-too-large",
             Self::MethodNotAllowed => "method-not-allowed",
             Self::Misdirected => "misdirected",
+            Self::Outdated => "outdated",
             Self::ClientTimeout => "client-timeout",
             Self::ClientGone => "client-gone",
             Self::NoRoute => "no-route",
@@ -136,7 +139,7 @@ impl Reason {
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Misdirected | Self::Outdated => StatusCode::MISDIRECTED_REQUEST,
             Self::ClientTimeout | Self::ClientGone => StatusCode::REQUEST_TIMEOUT,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::AccessDenied | Self::MtlsRequired => StatusCode::FORBIDDEN,

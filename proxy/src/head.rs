@@ -101,8 +101,17 @@ pub(crate) struct Response {
     pub(crate) status: StatusCode,
     pub(crate) fields: Fields,
     pub(crate) body: ResponseBody,
-    /// The connection ends with this answer.
-    pub(crate) closes: bool,
+    pub(crate) closes: Closes,
+}
+
+/// What an answer ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Closes {
+    Nothing,
+    /// A connection of HTTP/1: nobody knows where its next request would begin, or it shall not come.
+    Http1,
+    /// The connection, whatever it speaks: it is of no more use.
+    Any,
 }
 
 /// What an endpoint agreed to change the protocol with.

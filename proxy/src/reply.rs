@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::body::ResponseBody;
 use crate::failure::{Failure, Limited, Reason};
-use crate::head::{Response, is_grpc};
+use crate::head::{Closes, Response, is_grpc};
 use crate::headers::set;
 
 /// How a client wants to be told.
@@ -132,19 +132,20 @@ fn add_limit_fields(fields: &mut Fields, limited: &Limited) {
     set(fields, "ratelimit", &clean(&left));
 }
 
-/// After these nobody knows where the next request would begin (what follows CONNECT is for a tunnel), or the client
-/// shall not send the rest.
-fn closes(reason: Reason) -> bool {
-    matches!(
-        reason,
+/// After some nobody knows where the next request would begin (what follows CONNECT is for a tunnel), or the client shall
+/// not send the rest.
+fn closes(reason: Reason) -> Closes {
+    match reason {
         Reason::BadRequest
-            | Reason::HeadersTooLarge
-            | Reason::UriTooLong
-            | Reason::BodyTooLarge
-            | Reason::MethodNotAllowed
-            | Reason::ClientTimeout
-            | Reason::Draining
-    )
+        | Reason::HeadersTooLarge
+        | Reason::UriTooLong
+        | Reason::BodyTooLarge
+        | Reason::MethodNotAllowed
+        | Reason::ClientTimeout
+        | Reason::Draining => Closes::Http1,
+        Reason::Outdated => Closes::Any,
+        _ => Closes::Nothing,
+    }
 }
 
 /// Text as a field value; what a field cannot say is left out.

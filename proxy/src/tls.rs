@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use meshgate_routing::route::{HostName, HostProblem};
+use meshgate_routing::route::{HostName, HostProblem, Precision};
 use meshgate_routing::{Configured, WorkloadId};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::Ticketer;
@@ -24,7 +24,7 @@ use rustls::{CipherSuite, SupportedCipherSuite};
 use thiserror::Error;
 
 pub(crate) use client_auth::ClientProof;
-pub use client_auth::{ClientAuth, ClientAuthProblem};
+pub use client_auth::{Authorities, ClientAuth, ClientAuthProblem};
 
 use crate::snapshot::Snapshot;
 
@@ -123,22 +123,39 @@ impl Certificates {
         self.served(name)?.client_auth.as_ref()
     }
 
-    /// What clients must prove for requests to a host, in any case and with or without the dot of the root: as rules find
-    /// it.
+    /// What clients must prove for requests to a host, in any case and without the dot of the root.
     pub(crate) fn client_auth_of_host(&self, host: &str) -> Option<&Arc<ClientAuth>> {
+        self.client_auth_of_rules(host, Precision::Exact)
+    }
+
+    /// What clients must prove for rules so precise that a request to a host (as above) came to.
+    pub(crate) fn client_auth_of_rules(
+        &self,
+        host: &str,
+        precision: Precision,
+    ) -> Option<&Arc<ClientAuth>> {
         // Most edges have none, and this is asked for every request.
         if !self.demanding {
             return None;
         }
-        self.client_auth(&host.trim_end_matches('.').to_ascii_lowercase())
+        let name = host.to_ascii_lowercase();
+        let served = match precision {
+            Precision::Exact => self.served(&name),
+            Precision::Wildcard => self.of_wildcard(&name).or(self.default.as_ref()),
+            Precision::Any => self.default.as_ref(),
+        };
+        served?.client_auth.as_ref()
     }
 
     fn served(&self, name: &str) -> Option<&Served> {
-        let of_wildcard = || self.wildcard.get(&name[name.find('.')?..]);
         self.exact
             .get(name)
-            .or_else(of_wildcard)
+            .or_else(|| self.of_wildcard(name))
             .or(self.default.as_ref())
+    }
+
+    fn of_wildcard(&self, name: &str) -> Option<&Served> {
+        self.wildcard.get(&name[name.find('.')?..])
     }
 }
 
@@ -205,13 +222,13 @@ impl EdgeTls {
     /// bring a client here that was never asked.
     pub(crate) fn demanding(
         &self,
-        client_auth: &ClientAuth,
+        authorities: &Authorities,
         offered: &[CipherSuite],
     ) -> Result<Arc<ServerConfig>, rustls::Error> {
         let usual = self.config(offered);
         let mut config = edge_config(
             usual.crypto_provider().clone(),
-            client_auth.verifier(),
+            authorities.verifier(),
             usual.cert_resolver.clone(),
         )?;
         config.ignore_client_order = usual.ignore_client_order;

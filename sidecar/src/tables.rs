@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use meshgate_api::push as wire;
-use meshgate_proxy::push::convert::{self, Invalid};
+use meshgate_proxy::push::convert::{self, Enforceable, Invalid};
 use meshgate_proxy::push::resource::{Body, Changes, Kind};
 use meshgate_proxy::push::stream::Enforce;
 use meshgate_proxy::{Engine, Readiness, Service, Services, Snapshot, Workload};
@@ -43,22 +43,29 @@ impl Tables {
         }
     }
 
-    /// Takes one resource in; an invalid one changes nothing. Returns the destinations that this is an answer for.
-    fn update(&mut self, name: &str, body: Body) -> Result<Vec<SocketAddr>, Invalid> {
+    /// Takes one resource in; an invalid one changes nothing. Returns the destinations that this is an answer for, and what
+    /// of the resource is closed because it cannot be enforced.
+    fn update(&mut self, name: &str, body: Body) -> Result<Enforceable<Vec<SocketAddr>>, Invalid> {
         match body {
             Body::Workload(wire) => self.workload = Some(convert::workload(wire)?),
             Body::Service(wire) => {
-                let spec = convert::service(name, *wire)?;
-                let answered = spec.addresses.clone();
+                let Enforceable { resource, closed } = convert::service(name, *wire)?;
+                let answered = resource.addresses.clone();
                 let previous = self.services.get(name).map(|service| &**service);
-                let service = Arc::new(Service::new(spec, previous));
+                let service = Arc::new(Service::new(resource, previous));
                 self.services.insert(name.to_owned(), service);
-                return Ok(answered);
+                return Ok(Enforceable {
+                    resource: answered,
+                    closed,
+                });
             }
             // The edge's matter, and never asked for.
             Body::EdgeHost(_) | Body::Certificate(_) => {}
         }
-        Ok(Vec::new())
+        Ok(Enforceable {
+            resource: Vec::new(),
+            closed: None,
+        })
     }
 
     /// Takes one resource out, or notes that a destination is unknown.
@@ -87,13 +94,17 @@ impl Enforce for Tables {
         let mut refusals = Vec::new();
         let mut answered = Vec::new();
         for (name, body) in changes.updated {
-            match self.update(&name, body) {
-                Ok(destinations) => answered.extend(destinations),
-                Err(invalid) => refusals.push(wire::Refusal {
-                    resource: name,
-                    reason: invalid.to_string(),
-                }),
-            }
+            let invalid = match self.update(&name, body) {
+                Ok(Enforceable { resource, closed }) => {
+                    answered.extend(resource);
+                    closed
+                }
+                Err(invalid) => Some(invalid),
+            };
+            refusals.extend(invalid.map(|invalid| wire::Refusal {
+                resource: name,
+                reason: invalid.to_string(),
+            }));
         }
         for (kind, name) in changes.removed {
             answered.extend(self.remove(kind, &name));

@@ -224,7 +224,8 @@ fn same_as_one_by_one(rules: &[Rule<'_>], host: &str, path: &str, asked: &[Word<
         query: &query(asked),
         field: &field,
     };
-    let found = table(rules).find(host, &request).copied();
+    let table = table(rules);
+    let found = table.find(host, &request).map(|found| *found.rule);
     assert_eq!(found, one_by_one(rules, host, path, asked));
 }
 

@@ -20,4 +20,4 @@ pub use path_match::{PathKind, PathMatch, PathProblem};
 pub use pattern::{Pattern, PatternProblem};
 pub use query::parameter;
 pub use rules::{HostRules, Missed};
-pub use table::{NoRoute, RouteTable};
+pub use table::{Found, NoRoute, Precision, RouteTable};

@@ -91,6 +91,13 @@ impl Client {
         self.wire.is_quiet()
     }
 
+    /// Tells who waits for a place among the service's connections that this one has nothing to do.
+    pub(crate) fn wake_waiter(&self) {
+        if let Some(place) = &self.place {
+            place.wake_one();
+        }
+    }
+
     /// Sends a request and waits for the head of the answer.
     pub(crate) async fn exchange(
         mut self: Box<Self>,

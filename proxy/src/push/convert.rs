@@ -16,6 +16,32 @@ pub use edge::{EdgeCertificate, EdgeHost, EdgeRule, certificate, edge_host};
 pub use service::service;
 pub use workload::workload;
 
+/// A resource in the types that the engine enforces.
+#[derive(Debug)]
+pub struct Enforceable<T> {
+    /// What is enforced.
+    pub resource: T,
+    /// What of it cannot be. It is closed: left out, it would let through what was to be refused.
+    pub closed: Option<Invalid>,
+}
+
+impl<T> Enforceable<T> {
+    fn map<U>(self, convert: impl FnOnce(T) -> U) -> Enforceable<U> {
+        Enforceable {
+            resource: convert(self.resource),
+            closed: self.closed,
+        }
+    }
+
+    /// The same, seen from one level further out.
+    fn within(self, outer: impl fmt::Display) -> Self {
+        Self {
+            closed: self.closed.map(|invalid| invalid.within(outer)),
+            ..self
+        }
+    }
+}
+
 /// A resource that cannot be enforced: which field, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {

@@ -36,7 +36,7 @@ const REASON_BYTES_MAX: usize = 1024;
 /// What a proxy does with what is pushed to it.
 pub trait Enforce: Send + 'static {
     /// Makes `changes` true for every request from now on, in one swap. Resources that cannot be are refused by name;
-    /// their last good versions stay.
+    /// their last good versions stay, unless that would let through what was to be refused: it is closed then.
     fn enforce(&mut self, changes: Changes) -> Vec<wire::Refusal>;
 }
 
@@ -227,7 +227,7 @@ impl<E: Enforce> PushClient<E> {
             refusal
                 .reason
                 .truncate(refusal.reason.floor_char_boundary(REASON_BYTES_MAX));
-            warn!(resource = %refusal.resource, reason = %refusal.reason, "configuration refused; the last good one stays");
+            warn!(resource = %refusal.resource, reason = %refusal.reason, "configuration refused; the last good one stays, or what it is about is closed");
         }
         if taken.agreement != Agreement::Open {
             self.unanswered.remove(&kind);

@@ -96,10 +96,11 @@ async fn handshake(
     let config = {
         let tls = &connection.shared.edge_tls;
         let hello = start.client_hello();
-        match &client_auth {
-            None => tls.config(hello.cipher_suites()).clone(),
-            Some(client_auth) => tls
-                .demanding(client_auth, hello.cipher_suites())
+        match client_auth.as_deref() {
+            // What nobody can prove is not asked for: requests are told why.
+            None | Some(ClientAuth::Refused(_)) => tls.config(hello.cipher_suites()).clone(),
+            Some(ClientAuth::Named(authorities)) => tls
+                .demanding(authorities, hello.cipher_suites())
                 .map_err(|error| failed(std::io::Error::other(error)))?,
         }
     };

@@ -13,7 +13,7 @@ use super::{Connection, Serving, retirement};
 use crate::clock::{self, Moment};
 use crate::date;
 use crate::failure::{Failure, Reason};
-use crate::head::{Response, Switch};
+use crate::head::{Closes, Response, Switch};
 use crate::http1::{Next, Refusal, Server};
 use crate::interims::Interims;
 use crate::io::Io;
@@ -146,7 +146,10 @@ async fn respond(server: &Server, asked: &Asked, mut response: Response) -> bool
     // A client that was not told to send its body may send a request in its place; one that asked for another protocol
     // may have begun to speak it.
     let unclear = server.awaits_continue() || asked.changes && server.has_more();
-    let persists = asked.persists && !response.closes && framing != Framing::UntilClose && !unclear;
+    let persists = asked.persists
+        && response.closes == Closes::Nothing
+        && framing != Framing::UntilClose
+        && !unclear;
     let persist = match persists {
         true => Persist::Keep,
         false => Persist::Close,

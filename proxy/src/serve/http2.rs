@@ -16,7 +16,7 @@ use super::{Connection, Serving, retirement};
 use crate::body::Incoming;
 use crate::clock;
 use crate::failure::{Failure, Reason};
-use crate::head::{Response, Switch};
+use crate::head::{Closes, Response, Switch};
 use crate::http2::{Opened, Server, Stream};
 use crate::interims::Interims;
 use crate::io::Io;
@@ -71,8 +71,11 @@ async fn serve_streams(connection: Arc<Connection>, mut server: Box<Server>) {
                 Poll::Pending => {}
             }
             let mut ended = false;
-            while let Poll::Ready(Some(())) = stories.poll_next_unpin(cx) {
+            while let Poll::Ready(Some(closes)) = stories.poll_next_unpin(cx) {
                 ended = true;
+                if closes == Closes::Any {
+                    server.leave();
+                }
             }
             // Whatever the stories have to say goes out together.
             let more = server.flush(cx);
@@ -115,14 +118,14 @@ async fn until_gone(
     stream: Stream,
     head: Result<RequestHead, BadHead>,
     body: Incoming,
-) {
+) -> Closes {
     let watch = stream.watch();
     let mut story = pin!(story(&connection, stream, head, body));
     poll_fn(|cx| match watch.poll_gone(cx) {
-        Poll::Ready(()) => Poll::Ready(()),
+        Poll::Ready(()) => Poll::Ready(Closes::Nothing),
         Poll::Pending => story.as_mut().poll(cx),
     })
-    .await;
+    .await
 }
 
 /// What a stream is for: a tunnel from another proxy, another protocol, or a request.
@@ -131,11 +134,17 @@ async fn story(
     stream: Stream,
     head: Result<RequestHead, BadHead>,
     body: Incoming,
-) {
+) -> Closes {
     let head = match head {
-        Ok(head) if is_tunnel(connection, &head) => return tunnel(connection, stream, head).await,
+        Ok(head) if is_tunnel(connection, &head) => {
+            tunnel(connection, stream, head).await;
+            return Closes::Nothing;
+        }
         Ok(head) => head,
-        Err(bad) => return refuse(connection, stream, bad).await,
+        Err(bad) => {
+            refuse(connection, stream, bad).await;
+            return Closes::Nothing;
+        }
     };
     let is_extended = head.protocol.is_some();
     let body = match is_extended {
@@ -145,9 +154,14 @@ async fn story(
     };
     let interims = Interims::Http2(stream.interims());
     match answer(connection, Received::from_http2(head, body, interims)).await {
-        Answer::Response(response) => stream.respond(response).await,
+        Answer::Response(response) => {
+            let closes = response.closes;
+            stream.respond(response).await;
+            closes
+        }
         Answer::Switch(response, switch) => {
-            change_protocol(connection, stream, response, *switch).await
+            change_protocol(connection, stream, response, *switch).await;
+            Closes::Nothing
         }
     }
 }

@@ -89,6 +89,13 @@ impl Gate {
     }
 }
 
+impl Pass {
+    /// As [`Gate::wake_one`] for where this place is.
+    pub(crate) fn wake_one(&self) {
+        self.0.wake_one();
+    }
+}
+
 impl Drop for Pass {
     fn drop(&mut self) {
         self.0.inside.fetch_sub(1, Ordering::AcqRel);

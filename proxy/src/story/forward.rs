@@ -16,7 +16,7 @@ use crate::body::{BodyError, Replay, RequestBody, ResponseBody};
 use crate::clock::{self, Moment, chance, now};
 use crate::deadline::Deadline;
 use crate::failure::{Failure, Reason, Retry, Side, Step};
-use crate::head::{Request, Response, Switch};
+use crate::head::{Closes, Request, Response, Switch};
 use crate::record::Exchange;
 use crate::serve::{Connection, Direction};
 use crate::service::{Endpoint, GateRefusal, NoPick, Picked, Place, Service, Share};
@@ -172,7 +172,7 @@ fn agreement(
         status: StatusCode::SWITCHING_PROTOCOLS,
         fields,
         body: ResponseBody::empty(),
-        closes: false,
+        closes: Closes::Nothing,
     };
     Ok((response, protocol))
 }

@@ -24,15 +24,15 @@ pub(super) fn permit(
     request: &Request,
 ) -> Result<(), Failure> {
     afford(connection)?;
-    match (connection.direction, &route.access) {
-        (Direction::Edge, Some(rules)) => edge(connection, rules, request),
-        (Direction::Inbound, _) => {
+    match connection.direction {
+        Direction::Edge => by_rules(connection, route.access.as_deref(), request),
+        Direction::Inbound => {
             let host = asked_host(request);
             let application = route.service.endpoints().first();
             let address = application.map(|endpoint| endpoint.address());
             inbound(connection, snapshot, address, Some(asked(request, &host)))
         }
-        (Direction::Edge | Direction::Outbound, _) => Ok(()),
+        Direction::Outbound => Ok(()),
     }
 }
 
@@ -87,8 +87,15 @@ fn afford(connection: &Connection) -> Result<(), Failure> {
     }
 }
 
-/// Clients of an edge have an address, and no identity.
-fn edge(connection: &Connection, rules: &AccessRules, request: &Request) -> Result<(), Failure> {
+/// By the rules of an edge, if there are any: its clients have an address, and no identity.
+pub(super) fn by_rules(
+    connection: &Connection,
+    rules: Option<&AccessRules>,
+    request: &Request,
+) -> Result<(), Failure> {
+    let Some(rules) = rules else {
+        return Ok(());
+    };
     let Some(address) = told_address(request) else {
         // Judged by another address it could be let in.
         return Err(refused(Reason::AccessDenied, ""));

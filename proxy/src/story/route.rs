@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use meshgate_codec::Version;
 use meshgate_routing::permit::AccessRules;
-use meshgate_routing::route::{NoRoute, RouteRequest};
+use meshgate_routing::route::{Found, NoRoute, Precision, RouteRequest};
 
+use super::permit;
 use crate::failure::{Failure, Reason, Side, Step};
 use crate::head::Request;
 use crate::limits::RateLimit;
@@ -14,6 +15,7 @@ use crate::local::passthrough;
 use crate::serve::{Connection, Direction};
 use crate::service::{Protocol, Service};
 use crate::snapshot::{Rule, Snapshot, Target};
+use crate::tls::ClientAuth;
 
 /// Where a request or a connection goes.
 #[derive(Clone, Debug)]
@@ -73,10 +75,11 @@ pub(crate) fn route_tcp(
 }
 
 fn edge(connection: &Connection, snapshot: &Snapshot, request: &Request) -> Result<Route, Failure> {
-    same_name_as_tls(connection, snapshot, request.host())?;
-    same_proof(connection, snapshot, request.host())?;
+    let host = request.host().trim_end_matches('.');
+    same_name_as_tls(connection, snapshot, host)?;
+    same_proof(connection, snapshot, host)?;
     let refused = |reason, detail: String| Failure::new(Side::Proxy, Step::Route, reason, detail);
-    let rule = find(snapshot, request).map_err(|none| {
+    let found = find(snapshot, request).map_err(|none| {
         let detail = match none {
             NoRoute::Host => format!("host {:?}", request.host()),
             NoRoute::Path => format!("path {:?}", request.path()),
@@ -87,17 +90,12 @@ fn edge(connection: &Connection, snapshot: &Snapshot, request: &Request) -> Resu
         };
         refused(Reason::NoRoute, detail)
     })?;
-    let name = match &rule.target {
-        Target::Service(name) => name,
-        Target::Problem(problem) => {
-            return Err(refused(Reason::Misconfigured, problem.to_string()));
-        }
-    };
-    let service = snapshot.services.named(name).ok_or_else(|| {
-        refused(
-            Reason::Misconfigured,
-            format!("service {name} is not known"),
-        )
+    proof_for_rules(connection, snapshot, host, found.precision)?;
+    let rule = found.rule;
+    let service = serving(snapshot, rule).or_else(|problem| {
+        // Whom the rule does not let in learns nothing of what is behind it.
+        permit::by_rules(connection, rule.access.as_deref(), request)?;
+        Err(refused(Reason::Misconfigured, problem))
     })?;
     Ok(Route {
         http2: match service.protocol() {
@@ -112,7 +110,18 @@ fn edge(connection: &Connection, snapshot: &Snapshot, request: &Request) -> Resu
     })
 }
 
-fn find<'a>(snapshot: &'a Snapshot, request: &Request) -> Result<&'a Rule, NoRoute> {
+/// The service behind a rule, or why there is none.
+fn serving<'a>(snapshot: &'a Snapshot, rule: &Rule) -> Result<&'a Arc<Service>, String> {
+    match &rule.target {
+        Target::Problem(problem) => Err(problem.to_string()),
+        Target::Service(name) => {
+            let service = snapshot.services.named(name);
+            service.ok_or_else(|| format!("service {name} is not known"))
+        }
+    }
+}
+
+fn find<'a>(snapshot: &'a Snapshot, request: &Request) -> Result<Found<'a, Rule>, NoRoute> {
     let field = |name: &str| request.said(name);
     let asked = RouteRequest {
         method: request.method.as_str(),
@@ -124,7 +133,7 @@ fn find<'a>(snapshot: &'a Snapshot, request: &Request) -> Result<&'a Rule, NoRou
 }
 
 /// A connection that was opened for one name must not be used for a name with another certificate: the client would
-/// believe in a proof it never saw (RFC 9110 §15.5.20).
+/// believe in a proof it never saw (RFC 9110 §15.5.20). `host` has no dot of the root, here and below.
 fn same_name_as_tls(
     connection: &Connection,
     snapshot: &Snapshot,
@@ -147,18 +156,68 @@ fn same_name_as_tls(
     }
 }
 
-/// A host is reached by connections only whose handshake demanded the client certificate that the host demands now, or none
-/// where it demands none: who was let in for one host is a stranger to another.
+/// A host is reached only by connections whose handshake demanded the client certificate that the host demands now, or more,
+/// or none where it demands none: who was let in for one host is a stranger to another.
 fn same_proof(connection: &Connection, snapshot: &Snapshot, host: &str) -> Result<(), Failure> {
-    let wanted = snapshot.certificates.client_auth_of_host(host);
+    let certificates = &snapshot.certificates;
+    let wanted = certificates.client_auth_of_host(host);
     let proof = &connection.client_proof;
-    match proof.is_for(wanted.map(Arc::as_ref), connection.tls) {
-        true => Ok(()),
-        false => Err(Failure::downstream(
-            Reason::Misdirected,
-            "the host has other demands of client certificates than the connection met",
-        )),
+    if proof.is_for(wanted.map(Arc::as_ref), connection.tls) {
+        return Ok(());
     }
+    if let Some(wanted) = wanted {
+        provable(connection, host, wanted)?;
+    }
+    let name = connection.server_name.as_deref().unwrap_or_default();
+    let own = certificates.client_auth(name).map(Arc::as_ref);
+    // A connection that is no good for its own name is no good for any.
+    let reason = match proof.is_for(own, connection.tls) {
+        true => Reason::Misdirected,
+        false => Reason::Outdated,
+    };
+    let detail = format!(
+        "{host:?} has other demands of client certificates than the connection for {name:?} met: open another"
+    );
+    Err(Failure::downstream(reason, detail))
+}
+
+/// Rules of a less precise host, which a request comes to when its own has none for the path, have demands of their own.
+/// No other connection would meet them: which certificate is demanded depends on the request's host.
+fn proof_for_rules(
+    connection: &Connection,
+    snapshot: &Snapshot,
+    host: &str,
+    precision: Precision,
+) -> Result<(), Failure> {
+    let wanted = match precision {
+        Precision::Exact => None,
+        _ => snapshot.certificates.client_auth_of_rules(host, precision),
+    };
+    let Some(wanted) = wanted else {
+        return Ok(());
+    };
+    if connection.client_proof.is_for(Some(wanted), connection.tls) {
+        return Ok(());
+    }
+    provable(connection, host, wanted)?;
+    let detail = format!(
+        "the rule for this path is another host's, which demands client certificates that {host:?} does not"
+    );
+    Err(Failure::downstream(Reason::AccessDenied, detail))
+}
+
+/// Whether any connection of this kind could prove what is wanted.
+fn provable(connection: &Connection, host: &str, wanted: &ClientAuth) -> Result<(), Failure> {
+    if let Some(why) = wanted.refused() {
+        let detail = format!("client certificates for {host:?} cannot be verified: {why}");
+        let (side, step) = (Side::Proxy, Step::Route);
+        return Err(Failure::new(side, step, Reason::Misconfigured, detail));
+    }
+    if !connection.tls {
+        let detail = "https is needed here: this host demands client certificates";
+        return Err(Failure::downstream(Reason::AccessDenied, detail));
+    }
+    Ok(())
 }
 
 fn outbound(connection: &Connection, snapshot: &Snapshot, destination: SocketAddr) -> Route {

@@ -29,6 +29,9 @@ const DRAIN_IDLE: Duration = Duration::from_secs(5);
 
 /// Passes bytes both ways, half-closes included, until both ends are done or nothing moved for `idle`. Drain does not
 /// cut a connection that is in use, for nobody could take it up elsewhere; its deadline does.
+///
+/// When one end breaks off, the other sees that: a reset, never an ordinary end, which would make what came look like all
+/// there is. TLS knows a break even where TCP ends in order (RFC 8446 §6.1).
 pub(super) async fn relay(
     client: Io,
     upstream: Io,
@@ -58,10 +61,14 @@ pub(super) async fn relay(
         drain.cancelled().await;
         moved.nothing_for(DRAIN_IDLE).await;
     };
-    tokio::select! {
-        _ = copying => {}
-        () = moved.nothing_for(idle) => {}
-        () = drained => {}
+    let broken = tokio::select! {
+        copied = copying => copied.is_err(),
+        () = moved.nothing_for(idle) => false,
+        () = drained => false,
+    };
+    if broken {
+        client.io.reset_on_close();
+        upstream.io.reset_on_close();
     }
     Relayed {
         from_client: moved.from_client.load(Ordering::Relaxed),

@@ -5,61 +5,71 @@ use std::sync::Arc;
 
 use meshgate_certs::client::ClientIdentity;
 use meshgate_certs::identity::IdentityError;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use meshgate_certs::origin::{NoAuthorities, authorities};
+use rustls::pki_types::{CertificateDer, TrustAnchor};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use thiserror::Error;
 
-/// What a client must prove to reach a host. Equal when the same roots are demanded in the same way.
-pub struct ClientAuth {
+/// What a client must prove to reach a host.
+#[derive(Debug)]
+pub enum ClientAuth {
+    /// That one of these authorities named it.
+    Named(Authorities),
+    /// Nobody can, and why: the demand cannot be enforced as it is.
+    Refused(Box<str>),
+}
+
+/// Authorities that name clients.
+pub struct Authorities {
     verifier: Arc<dyn ClientCertVerifier>,
-    /// In order, each once.
-    roots: Vec<CertificateDer<'static>>,
+    /// Each once.
+    roots: Vec<TrustAnchor<'static>>,
     required: bool,
 }
 
 /// Why certificates of clients cannot be verified.
 #[derive(Debug, Error)]
 pub enum ClientAuthProblem {
-    /// The roots are no PEM.
-    #[error("the roots are not readable PEM")]
-    Pem(#[source] rustls::pki_types::pem::Error),
-    /// Nobody could be let in.
-    #[error("there is no certificate in the roots")]
-    Empty,
+    /// The text holds no authorities.
+    #[error(transparent)]
+    Authorities(#[from] NoAuthorities),
     /// More than anybody verifies a handshake against.
     #[error("there are {0} roots, more than {ROOTS_MAX}")]
     TooMany(usize),
-    /// One of them is no certificate of an authority.
-    #[error("one of the roots cannot be a root")]
-    Root(#[source] rustls::Error),
+    /// Their names do not fit into a handshake.
+    #[error("the names of the roots have {0} bytes, more than {NAMES_BYTES_MAX}")]
+    LongNames(usize),
     /// The library's own opinion.
     #[error("the roots cannot be verified against")]
     Verifier(#[source] VerifierBuilderError),
 }
 
-/// Their names travel in each handshake (RFC 8446 §4.2.4), which has 64 KiB for them.
+/// Whoever has more means something else.
 const ROOTS_MAX: usize = 128;
+/// Their names travel in each handshake, in a list of less than 64 KiB (RFC 8446 §4.2.4) that is not alone in its message.
+const NAMES_BYTES_MAX: usize = 60 * 1024;
 
 impl ClientAuth {
     /// Demands a certificate that one of these roots signed. Where it is not required, a client may show none, but no wrong
     /// one.
     pub fn new(roots_pem: &str, required: bool) -> Result<Self, ClientAuthProblem> {
-        let mut roots = CertificateDer::pem_slice_iter(roots_pem.as_bytes())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(ClientAuthProblem::Pem)?;
-        roots.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
-        roots.dedup();
-        match roots.len() {
-            0 => return Err(ClientAuthProblem::Empty),
-            1..=ROOTS_MAX => {}
-            many => return Err(ClientAuthProblem::TooMany(many)),
+        let mut store = authorities(roots_pem.as_bytes())?;
+        let mut roots = Vec::new();
+        for root in std::mem::take(&mut store.roots) {
+            if !roots.contains(&root) {
+                roots.push(root);
+            }
         }
-        let mut store = RootCertStore::empty();
-        for root in &roots {
-            store.add(root.clone()).map_err(ClientAuthProblem::Root)?;
+        if roots.len() > ROOTS_MAX {
+            return Err(ClientAuthProblem::TooMany(roots.len()));
+        }
+        store.roots.clone_from(&roots);
+        // Each with its length before it.
+        let names = store.subjects();
+        let bytes = names.iter().map(|name| 2 + name.as_ref().len()).sum();
+        if bytes > NAMES_BYTES_MAX {
+            return Err(ClientAuthProblem::LongNames(bytes));
         }
         let provider = Arc::new(super::provider());
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider);
@@ -68,29 +78,43 @@ impl ClientAuth {
             false => builder.allow_unauthenticated(),
         };
         let verifier = builder.build().map_err(ClientAuthProblem::Verifier)?;
-        Ok(Self {
+        Ok(Self::Named(Authorities {
             verifier,
             roots,
             required,
-        })
+        }))
     }
 
+    /// Why nobody can prove it.
+    pub(crate) fn refused(&self) -> Option<&str> {
+        match self {
+            Self::Named(_) => None,
+            Self::Refused(why) => Some(why),
+        }
+    }
+
+    /// Whether a client without TLS may come: it could show nothing.
+    fn asks_nothing_in_the_clear(&self) -> bool {
+        matches!(self, Self::Named(authorities) if !authorities.required)
+    }
+}
+
+impl Authorities {
     pub(super) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
         self.verifier.clone()
     }
-}
 
-impl PartialEq for ClientAuth {
-    fn eq(&self, other: &Self) -> bool {
-        (self.required, &self.roots) == (other.required, &other.roots)
+    /// Whether who met this demand meets the other: one of its authorities named the client, or none had to.
+    fn is_as_strict_as(&self, other: &Self) -> bool {
+        let is_known = |root| other.roots.contains(root);
+        std::ptr::eq(self, other)
+            || self.required >= other.required && self.roots.iter().all(is_known)
     }
 }
 
-impl Eq for ClientAuth {}
-
-impl fmt::Debug for ClientAuth {
+impl fmt::Debug for Authorities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientAuth")
+        f.debug_struct("Authorities")
             .field("roots", &self.roots.len())
             .field("required", &self.required)
             .finish()
@@ -100,7 +124,7 @@ impl fmt::Debug for ClientAuth {
 /// What a client of the edge proved in its handshake.
 #[derive(Clone, Debug)]
 pub(crate) enum ClientProof {
-    /// Nobody asked for a certificate, or there was no handshake.
+    /// Nobody asked for a certificate that could be verified, or there was no handshake.
     NotAsked,
     /// It was asked, and had to show none.
     Absent(Arc<ClientAuth>),
@@ -121,7 +145,7 @@ impl ClientProof {
         demanded: Option<Arc<ClientAuth>>,
         chain: Option<&[CertificateDer<'_>]>,
     ) -> Result<Self, IdentityError> {
-        let Some(by) = demanded else {
+        let Some(by) = demanded.filter(|demanded| demanded.refused().is_none()) else {
             return Ok(Self::NotAsked);
         };
         Ok(match chain.and_then(<[_]>::first) {
@@ -141,13 +165,15 @@ impl ClientProof {
         }
     }
 
-    /// Whether the handshake demanded just what a host demands now. A client without TLS could show nothing, and may come
-    /// where nothing is required.
+    /// Whether the handshake demanded what a host demands now, or more: fewer authorities, or a certificate where none is
+    /// required. A client without TLS could show nothing, and may come where nothing is required.
     pub(crate) fn is_for(&self, host: Option<&ClientAuth>, tls: bool) -> bool {
         match (self.demanded(), host) {
-            (Some(demanded), Some(host)) => demanded == host,
-            (None, Some(host)) => !tls && !host.required,
-            (Some(_), None) => false,
+            (Some(ClientAuth::Named(met)), Some(ClientAuth::Named(host))) => {
+                met.is_as_strict_as(host)
+            }
+            (None, Some(host)) => !tls && host.asks_nothing_in_the_clear(),
+            (Some(_), _) => false,
             (None, None) => true,
         }
     }
@@ -162,49 +188,4 @@ impl ClientProof {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::{ClientAuth, ClientProof};
-
-    fn root() -> String {
-        let root = rcgen::generate_simple_self_signed(vec!["root.test".to_owned()]).unwrap();
-        root.cert.pem()
-    }
-
-    #[test]
-    fn demands_are_equal_by_what_they_demand() {
-        let (one, other) = (root(), root());
-        let auth = |roots: &[&str], required| ClientAuth::new(&roots.concat(), required).unwrap();
-        assert_eq!(
-            auth(&[&one, &other], true),
-            auth(&[&other, &one, &one], true)
-        );
-        assert_ne!(auth(&[&one, &other], true), auth(&[&one], true));
-        assert_ne!(auth(&[&one], false), auth(&[&one], true));
-    }
-
-    #[test]
-    fn a_connection_serves_hosts_that_demand_the_same() {
-        let required = ClientAuth::new(&root(), true).unwrap();
-        let optional = ClientAuth::new(&root(), false).unwrap();
-        let asked = ClientProof::Absent(Arc::new(ClientAuth::new(&root(), true).unwrap()));
-        let not_asked = ClientProof::NotAsked;
-        for (proof, host, tls, expected) in [
-            (&not_asked, None, true, true),
-            (&not_asked, None, false, true),
-            (&not_asked, Some(&required), true, false),
-            (&not_asked, Some(&required), false, false),
-            (&not_asked, Some(&optional), true, false),
-            (&not_asked, Some(&optional), false, true),
-            (&asked, None, true, false),
-            (&asked, Some(&required), true, false),
-        ] {
-            assert_eq!(
-                proof.is_for(host, tls),
-                expected,
-                "{proof:?} {host:?} {tls}"
-            );
-        }
-    }
-}
+mod tests;

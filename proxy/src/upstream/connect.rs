@@ -282,11 +282,11 @@ impl<'a> Dialer<'a> {
         };
         let port = self.connection.shared.options.mtls_port;
         let address = SocketAddr::new(endpoint.address().ip(), port);
+        let deadline = Instant::now() + self.service.policy().connect_timeout;
         let stream = self.tcp(address).await?;
         let name = ServerName::IpAddress(address.ip().into());
         let handshake = TlsConnector::from(mesh.client.clone()).connect(name, stream);
-        let patience = self.service.policy().connect_timeout;
-        let stream = match tokio::time::timeout(patience, handshake).await {
+        let stream = match tokio::time::timeout_at(deadline, handshake).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(self.unproven(&error.to_string())),
             Err(_) => return Err(self.unproven("the TLS handshake took too long")),

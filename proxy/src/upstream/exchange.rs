@@ -15,7 +15,7 @@ use super::connect::{Dialer, Origin};
 use super::extended;
 use crate::body::{RequestBody, ResponseBody};
 use crate::failure::{Failure, Reason, Step};
-use crate::head::{Request, Response};
+use crate::head::{Closes, Request, Response};
 use crate::http1::{Answer, Broken, Client};
 use crate::http2::{self, End};
 use crate::interims::Interims;
@@ -145,7 +145,7 @@ fn received_http1(answer: Answer, mut held: Box<Held>) -> Result<Upgraded, Failu
         status: status(head.status)?,
         fields,
         body: ResponseBody::http1(outcome, held),
-        closes: false,
+        closes: Closes::Nothing,
     }))
 }
 
@@ -198,7 +198,7 @@ pub(super) fn received_http2(answer: http2::Answer, held: Box<Held>) -> Result<U
         status: status(head.status)?,
         fields: head.fields,
         body: ResponseBody::http2(outcome, held),
-        closes: false,
+        closes: Closes::Nothing,
     }))
 }
 

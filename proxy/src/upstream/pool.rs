@@ -82,16 +82,18 @@ impl Pool {
 
     /// An HTTP/1 connection that this worker made, for that client if it matters, and that is ready.
     pub(super) fn take_idle(&self, worker: usize, sole: Option<&Sole>) -> Option<Box<Client>> {
-        let mut inner = self.lock();
         let now = clock::now();
         let fits = |idle: &Idle| idle.worker == worker && Sole::fits(idle.sole.as_ref(), sole);
-        while let Some(position) = inner.idle.iter().rposition(fits) {
+        loop {
+            let mut inner = self.lock();
+            let position = inner.idle.iter().rposition(fits)?;
             let mut idle = inner.idle.swap_remove(position);
+            drop(inner);
+            // Outside the lock: looking reads what the endpoint says.
             if now.since(idle.since) < IDLE_MAX && idle.client.is_quiet() {
                 return Some(idle.client);
             }
         }
-        None
     }
 
     /// Closes the HTTP/1 connection that waits for longest, whoever made it; false when none waits.
@@ -241,12 +243,13 @@ impl Pool {
     /// Closes what nobody used for long; false when nothing is left to look after.
     fn reap(&self) -> bool {
         let now = clock::now();
-        let mut inner = self.lock();
         let old = |since: Time| now.since(since) >= IDLE_MAX;
-        let idle: Vec<_> = inner
-            .idle
+        let mut waiting = std::mem::take(&mut self.lock().idle);
+        // Outside the lock: looking reads what the endpoints say.
+        let idle: Vec<_> = waiting
             .extract_if(.., |idle| old(idle.since) || !idle.client.is_quiet())
             .collect();
+        let mut inner = self.lock();
         let shared: Vec<_> = inner
             .shared
             .extract_if(.., |shared| {
@@ -254,10 +257,15 @@ impl Pool {
                 shared.client.is_used_up() || unused
             })
             .collect();
+        // The endpoint may have gone meanwhile; and somebody may have missed what was not there.
+        if !inner.closed {
+            waiting.iter().for_each(|idle| idle.client.wake_waiter());
+            inner.idle.splice(..0, waiting.drain(..));
+        }
         let left = !inner.idle.is_empty() || !inner.shared.is_empty();
         inner.reaping = left;
         drop(inner);
-        drop((idle, shared));
+        drop((idle, shared, waiting));
         left
     }
 }

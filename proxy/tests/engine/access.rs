@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::Request;
-use meshgate_proxy::{EngineOptions, ListenerLimits, Policy};
+use meshgate_proxy::{EngineOptions, ListenerLimits, Policy, Services, Snapshot};
 use meshgate_routing::permit::access::{AccessFrom, AccessTo};
 use meshgate_routing::permit::{AccessRule, AccessRules};
 use meshgate_routing::route::{PathKind, PathMatch};
@@ -64,13 +64,16 @@ fn audit(rule: AccessRule) -> AccessRule {
 
 /// What everybody may ask of that origin by these rules.
 pub(crate) fn guard(proxy: &Proxy, origin: &Origin, rules: Vec<AccessRule>) {
+    proxy.engine.swap(guarded(origin, rules));
+}
+
+fn guarded(origin: &Origin, rules: Vec<AccessRule>) -> Snapshot {
     let rules = AccessRules {
         enforced: true,
         rules,
     };
     let web = service(&[origin], Policy::default());
-    let guarded = everything_permitted(web, Vec::new(), Some(Arc::new(rules)));
-    proxy.engine.swap(guarded);
+    everything_permitted(web, Vec::new(), Some(Arc::new(rules)))
 }
 
 /// An edge that believes what its peer, which is this test, says of the client.
@@ -154,6 +157,19 @@ async fn by_address() {
         ("192.0.2.1,10.0.0.1 GET a.test/", 200),
     ];
     check(rules, &asked).await;
+}
+
+/// What is wrong behind a rule is for those whom it lets in.
+#[tokio::test]
+async fn a_refused_client_learns_nothing_of_what_is_broken() {
+    let origin = Origin::start(ok("")).await;
+    let proxy = believing(&origin);
+    proxy.engine.swap(Snapshot {
+        services: Services::default(),
+        ..guarded(&origin, vec![from(&["10.0.0.0/8"])])
+    });
+    assert_eq!(ask(&proxy, "192.0.2.1 GET a.test/").await, 403);
+    assert_eq!(ask(&proxy, "10.0.0.1 GET a.test/").await, 503);
 }
 
 #[tokio::test]

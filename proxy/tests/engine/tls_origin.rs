@@ -74,6 +74,8 @@ pub(crate) enum Inside {
     Http,
     /// Sends back what comes, after agreeing to change the protocol if that is asked for.
     Echo,
+    /// Sends back the first that comes, and closes the connection without an end as TLS wants it.
+    Cut,
 }
 
 /// A handshake as the server saw it.
@@ -98,6 +100,8 @@ struct State {
     requests: Vec<String>,
     /// What came before the handshake.
     preludes: Vec<String>,
+    /// A connection ended without an end as TLS wants it.
+    broken: bool,
 }
 
 impl Drop for TlsOrigin {
@@ -155,6 +159,10 @@ impl TlsOrigin {
         self.state.lock().unwrap().requests.clone()
     }
 
+    pub(crate) fn broken(&self) -> bool {
+        self.state.lock().unwrap().broken
+    }
+
     pub(crate) fn preludes(&self) -> Vec<String> {
         self.state.lock().unwrap().preludes.clone()
     }
@@ -198,7 +206,15 @@ async fn serve(
         (Inside::Http, true) => serve_http2(stream, state).await,
         (Inside::Http, false) => serve_http1(stream, state).await,
         (Inside::Echo, _) => echo(stream, state).await,
+        (Inside::Cut, _) => cut(stream).await,
     }
+}
+
+async fn cut(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let mut buffer = vec![0; 4096];
+    let count = stream.read(&mut buffer).await.unwrap();
+    stream.write_all(&buffer[..count]).await.unwrap();
+    stream.flush().await.unwrap();
 }
 
 /// Every request is answered; the connection is kept unless the path says otherwise.
@@ -231,8 +247,16 @@ async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin, state: &Mutex<Sta
     let mut buffer = vec![0; 4096];
     loop {
         let count = match stream.read(&mut buffer).await {
-            Ok(count @ 1..) => count,
-            _ => return,
+            Ok(0) => {
+                // Whoever ended first may have gone.
+                let _ = stream.shutdown().await;
+                return;
+            }
+            Ok(count) => count,
+            Err(_) => {
+                state.lock().unwrap().broken = true;
+                return;
+            }
         };
         let said = String::from_utf8_lossy(&buffer[..count]).into_owned();
         let answer = match said.contains("Upgrade: websocket") || said.contains("upgrade: websocket")

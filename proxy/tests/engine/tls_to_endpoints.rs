@@ -390,7 +390,44 @@ async fn a_sidecar_speaks_it_for_its_application() {
     let refused = policy(EndpointTls::Refused("not now".into()));
     let proxy = sidecar(spec(&[echo.address], Protocol::Tcp, refused));
     assert_eq!(raw(proxy.address(), "some bytes").await, "");
-    until(|| echo.shaken().len() == 1).await;
+    assert_eq!(echo.shaken().len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_cut_is_not_taken_for_the_whole() {
+    let ca = Ca::new();
+    let leaf = ca.leaf(&[HOST]);
+    let ends = async |inside: Inside| {
+        let origin = TlsOrigin::start_with(&leaf, &[], inside, false).await;
+        let tls = policy(verified(&[&ca], HOST, &[]));
+        let proxy = sidecar(spec(&[origin.address], Protocol::Tcp, tls));
+        let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+        client.write_all(b"some bytes").await.unwrap();
+        let mut answer = [0; 10];
+        soon(client.read_exact(&mut answer)).await.unwrap();
+        assert_eq!(&answer, b"some bytes");
+        client.shutdown().await.unwrap();
+        let end = soon(client.read(&mut answer)).await;
+        end.map_err(|error| error.kind())
+    };
+    assert_eq!(ends(Inside::Echo).await, Ok(0));
+    let reset = std::io::ErrorKind::ConnectionReset;
+    assert_eq!(ends(Inside::Cut).await, Err(reset));
+}
+
+#[tokio::test]
+async fn an_endpoint_learns_that_a_client_broke_off() {
+    let ca = Ca::new();
+    let origin = TlsOrigin::start_with(&ca.leaf(&[HOST]), &[], Inside::Echo, false).await;
+    let tls = policy(verified(&[&ca], HOST, &[]));
+    let proxy = sidecar(spec(&[origin.address], Protocol::Tcp, tls));
+    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+    client.write_all(b"some bytes").await.unwrap();
+    soon(client.read_exact(&mut [0; 10])).await.unwrap();
+    assert!(!origin.broken());
+    client.set_zero_linger().unwrap();
+    drop(client);
+    until(|| origin.broken()).await;
 }
 
 #[tokio::test]

@@ -17,6 +17,26 @@ pub struct RouteTable<T> {
     any: Option<Arc<HostRules<T>>>,
 }
 
+/// The rule of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Found<'a, T> {
+    /// What the rule says.
+    pub rule: &'a T,
+    /// Whose it is.
+    pub precision: Precision,
+}
+
+/// How precisely a host of rules names that of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Precision {
+    /// By its name.
+    Exact,
+    /// By all but the first label.
+    Wildcard,
+    /// Not at all.
+    Any,
+}
+
 /// Why a request belongs to no rule.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum NoRoute {
@@ -64,24 +84,32 @@ impl<T> RouteTable<T> {
     /// A precise host beats a wildcard, which beats rules for any host; when the better host has no rule for the
     /// path, the next one is asked (a rule without host, such as a default backend, matches everything). A host that has the
     /// path has the last word: what its rules demand besides cannot be got around by another host's.
-    pub fn find(&self, host: &str, request: &RouteRequest<'_>) -> Result<&T, NoRoute> {
+    pub fn find(&self, host: &str, request: &RouteRequest<'_>) -> Result<Found<'_, T>, NoRoute> {
         let mut buffer = [0; HOST_MAX_BYTES];
         let host = lower(host.trim_end_matches('.'), &mut buffer);
         // Each is asked only when the one before had nothing.
-        let wildcard = || self.wildcard.get(wildcard_suffix(host?)?);
-        let exact = host.and_then(|host| self.exact.get(host)).into_iter();
-        let candidates = exact
-            .chain(std::iter::once_with(wildcard).flatten())
-            .chain(&self.any);
+        let candidates = [Precision::Exact, Precision::Wildcard, Precision::Any];
         let mut missing = NoRoute::Host;
-        for rules in candidates {
+        for precision in candidates {
+            let Some(rules) = self.rules(host, precision) else {
+                continue;
+            };
             match rules.find(request) {
-                Ok(value) => return Ok(value),
+                Ok(rule) => return Ok(Found { rule, precision }),
                 Err(Missed::Conditions) => return Err(NoRoute::Conditions),
                 Err(Missed::Path) => missing = NoRoute::Path,
             }
         }
         Err(missing)
+    }
+
+    /// The rules that name `host` so precisely; `None` for a host is one that nobody has.
+    fn rules(&self, host: Option<&str>, precision: Precision) -> Option<&Arc<HostRules<T>>> {
+        match precision {
+            Precision::Exact => self.exact.get(host?),
+            Precision::Wildcard => self.wildcard.get(wildcard_suffix(host?)?),
+            Precision::Any => self.any.as_ref(),
+        }
     }
 
     /// How many hosts have rules.
@@ -108,7 +136,7 @@ fn lower<'a>(host: &'a str, buffer: &'a mut [u8; HOST_MAX_BYTES]) -> Option<&'a 
 mod tests {
     use std::sync::Arc;
 
-    use super::{NoRoute, RouteTable};
+    use super::{NoRoute, Precision, RouteTable};
     use crate::route::text::{ask, wanted};
     use crate::route::{HostName, HostRules, RouteRequest};
 
@@ -131,7 +159,17 @@ mod tests {
     }
 
     fn check(host: &str, request: &str, expected: Result<&str, NoRoute>) {
-        let found = ask(request, |request| table().find(host, request).copied());
+        let table = table();
+        let found = ask(request, |asked| {
+            let found = table.find(host, asked)?;
+            let of = match found.precision {
+                Precision::Exact => ["exact", "post"],
+                Precision::Wildcard => ["wild"; 2],
+                Precision::Any => ["any"; 2],
+            };
+            assert!(of.contains(found.rule), "{host} {request}: {found:?}");
+            Ok(*found.rule)
+        });
         assert_eq!(found, expected, "{host} {request}");
     }
 

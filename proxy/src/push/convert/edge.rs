@@ -12,7 +12,7 @@ use meshgate_routing::route::{
 };
 use rustls::sign::CertifiedKey;
 
-use super::{Invalid, access, duration, each, known, path_match};
+use super::{Enforceable, Invalid, access, duration, each, known, path_match};
 use crate::push::report::Chain;
 use crate::snapshot::Target;
 use crate::tls::{ClientAuth, certified_key};
@@ -213,22 +213,34 @@ pub struct EdgeCertificate {
     pub client_auth: Option<Arc<ClientAuth>>,
 }
 
-/// Converts a certificate.
-pub fn certificate(wire: wire::Certificate) -> Result<EdgeCertificate, Invalid> {
+/// Converts a certificate. A demand that cannot be enforced is refused to all clients: without it, or with a former one,
+/// hosts would be open to those whom it was to keep out.
+pub fn certificate(wire: wire::Certificate) -> Result<Enforceable<EdgeCertificate>, Invalid> {
     let host = |host: String| match HostName::parse(&host) {
         Ok(_) => Ok(host),
         Err(why) => Err(Invalid::new("", why)),
     };
-    Ok(EdgeCertificate {
-        hosts: each("hosts", wire.hosts, host)?,
-        key: certified_key(&wire.chain_pem, &wire.key_pem)
-            .map_err(|why| Invalid::new("chain_pem", Chain(&why)))?,
-        client_auth: wire.client_auth.map(client_auth).transpose()?,
+    let hosts = each("hosts", wire.hosts, host)?;
+    let key = certified_key(&wire.chain_pem, &wire.key_pem)
+        .map_err(|why| Invalid::new("chain_pem", Chain(&why)))?;
+    let (client_auth, closed) = wire.client_auth.map(client_auth).unzip();
+    Ok(Enforceable {
+        resource: EdgeCertificate {
+            hosts,
+            key,
+            client_auth: client_auth.map(Arc::new),
+        },
+        closed: closed.flatten(),
     })
 }
 
-fn client_auth(wire: wire::ClientAuth) -> Result<Arc<ClientAuth>, Invalid> {
-    ClientAuth::new(&wire.roots_pem.join("\n"), wire.required)
-        .map(Arc::new)
-        .map_err(|why| Invalid::new("client_auth.roots_pem", Chain(&why)))
+fn client_auth(wire: wire::ClientAuth) -> (ClientAuth, Option<Invalid>) {
+    match ClientAuth::new(&wire.roots_pem.join("\n"), wire.required) {
+        Ok(client_auth) => (client_auth, None),
+        Err(why) => {
+            let invalid = Invalid::new("client_auth.roots_pem", Chain(&why));
+            let refused = ClientAuth::Refused(invalid.to_string().into());
+            (refused, Some(invalid))
+        }
+    }
 }

@@ -8,7 +8,7 @@ use meshgate_routing::upstream::{
     Algorithm, Backoff, BreakerPolicy, RetryOn, RetryPolicy, SuccessRatePolicy,
 };
 
-use super::{Invalid, duration, known};
+use super::{Enforceable, Invalid, duration, known};
 use crate::service::{HashCookie, HashOn, Limits, Policy, ProxyProtocol};
 use crate::tls::origin::{EndpointTls, OriginTls, OriginTlsSpec};
 
@@ -18,7 +18,7 @@ const REPLAY_BODY_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const ATTEMPTS_MAX: u32 = 10;
 
 /// Converts a policy in which the control plane has filled in every default.
-pub(super) fn policy(wire: wire::BackendPolicy) -> Result<Policy, Invalid> {
+pub(super) fn policy(wire: wire::BackendPolicy) -> Result<Enforceable<Policy>, Invalid> {
     let algorithm = match known::<wire::backend_policy::Algorithm>("algorithm", wire.algorithm)? {
         wire::backend_policy::Algorithm::LeastRequest => Algorithm::LeastRequest,
         wire::backend_policy::Algorithm::RoundRobin => Algorithm::RoundRobin,
@@ -35,7 +35,8 @@ pub(super) fn policy(wire: wire::BackendPolicy) -> Result<Policy, Invalid> {
         }
         None => None,
     };
-    Ok(Policy {
+    let (tls, closed) = wire.tls.map(tls).unzip();
+    let resource = Policy {
         algorithm,
         hash_on,
         connect_timeout: if connect.is_zero() {
@@ -66,10 +67,11 @@ pub(super) fn policy(wire: wire::BackendPolicy) -> Result<Policy, Invalid> {
                 Pushed::V2 => Some(ProxyProtocol::V2),
             }
         },
-        tls: match wire.tls {
-            Some(tls) => Some(self::tls(tls).map_err(|i| i.within("tls"))?),
-            None => None,
-        },
+        tls,
+    };
+    Ok(Enforceable {
+        resource,
+        closed: closed.flatten(),
     })
 }
 
@@ -96,17 +98,25 @@ fn hash_on(wire: wire::HashKey) -> Result<HashOn, Invalid> {
     )
 }
 
-fn tls(wire: wire::BackendTls) -> Result<EndpointTls, Invalid> {
+/// What cannot be verified is not reached, as when the control plane finds it out: the last good version may have been
+/// without TLS.
+fn tls(wire: wire::BackendTls) -> (EndpointTls, Option<Invalid>) {
     if !wire.problem.is_empty() {
-        return Ok(EndpointTls::Refused(wire.problem.into()));
+        return (EndpointTls::Refused(wire.problem.into()), None);
     }
     let spec = OriginTlsSpec {
         hostname: wire.hostname,
         subject_alt_names: wire.subject_alt_names,
         ca_pem: wire.ca_pem,
     };
-    let tls = OriginTls::new(spec).map_err(|problem| Invalid::new(problem.field(), problem))?;
-    Ok(EndpointTls::Verified(tls.into()))
+    match OriginTls::new(spec) {
+        Ok(tls) => (EndpointTls::Verified(tls.into()), None),
+        Err(problem) => {
+            let invalid = Invalid::new(problem.field(), problem).within("tls");
+            let refused = EndpointTls::Refused(invalid.to_string().into());
+            (refused, Some(invalid))
+        }
+    }
 }
 
 /// Zero means none.

@@ -6,11 +6,11 @@ use meshgate_api::push as wire;
 use meshgate_routing::WorkloadId;
 
 use super::policy::policy;
-use super::{Invalid, each, known, parsed, port};
+use super::{Enforceable, Invalid, each, known, parsed, port};
 use crate::service::{EndpointSpec, Policy, Protocol, ServiceSpec};
 
-/// Converts a service; `name` is the resource's.
-pub fn service(name: &str, wire: wire::Service) -> Result<ServiceSpec, Invalid> {
+/// Converts a service; `name` is the resource's. Where TLS to its endpoints cannot be enforced, they are not reached.
+pub fn service(name: &str, wire: wire::Service) -> Result<Enforceable<ServiceSpec>, Invalid> {
     let service_port = port("port", wire.port)?;
     let protocol = match known::<wire::service::Protocol>("protocol", wire.protocol)? {
         wire::service::Protocol::Auto => Protocol::Auto,
@@ -22,16 +22,22 @@ pub fn service(name: &str, wire: wire::Service) -> Result<ServiceSpec, Invalid> 
         let address: IpAddr = parsed("", &text)?;
         Ok(SocketAddr::new(address, service_port))
     };
-    Ok(ServiceSpec {
+    let addresses = each("addresses", wire.addresses, address)?;
+    let endpoints = each("endpoints", wire.endpoints, endpoint)?;
+    let policy = match wire.policy {
+        Some(wire) => policy(wire).map_err(|invalid| invalid.within("policy"))?,
+        None => Enforceable {
+            resource: Policy::default(),
+            closed: None,
+        },
+    };
+    Ok(policy.within("policy").map(|policy| ServiceSpec {
         name: name.into(),
         protocol,
-        addresses: each("addresses", wire.addresses, address)?,
-        endpoints: each("endpoints", wire.endpoints, endpoint)?,
-        policy: match wire.policy {
-            Some(wire) => policy(wire).map_err(|invalid| invalid.within("policy"))?,
-            None => Policy::default(),
-        },
-    })
+        addresses,
+        endpoints,
+        policy,
+    }))
 }
 
 fn endpoint(wire: wire::Endpoint) -> Result<EndpointSpec, Invalid> {

@@ -3,7 +3,7 @@
 use meshgate_api::push as wire;
 use meshgate_api::push::hash_key::Key;
 
-use super::{certificate, edge_host, service, workload};
+use super::{Enforceable, Invalid, certificate, edge_host, service, workload};
 
 /// Converts; shows what the engine gets, or the refusal.
 fn check<T: std::fmt::Debug, E: std::fmt::Display>(converted: Result<T, E>, expected: &str) {
@@ -12,6 +12,24 @@ fn check<T: std::fmt::Debug, E: std::fmt::Display>(converted: Result<T, E>, expe
         Err(refusal) => format!("refused: {refusal}"),
     };
     assert!(shown.contains(expected), "expected {expected:?} in {shown}");
+}
+
+/// The same of what is closed: what is reported of it.
+fn check_closed<T: std::fmt::Debug>(
+    converted: Result<Enforceable<T>, Invalid>,
+    closed: &str,
+    reported: &str,
+) {
+    let Enforceable {
+        resource,
+        closed: invalid,
+    } = converted.unwrap();
+    let shown = format!("{resource:?}");
+    assert!(shown.contains(closed), "expected {closed:?} in {shown}");
+    let said = invalid.map(|invalid| invalid.to_string());
+    let said = said.unwrap_or_default();
+    assert_eq!(said.is_empty(), reported.is_empty(), "{said}");
+    assert!(said.starts_with(reported), "expected {reported:?}: {said}");
 }
 
 fn seconds(seconds: i64) -> Option<prost_types::Duration> {
@@ -303,7 +321,7 @@ fn backend_policies() {
         "refused: policy.proxy_protocol: unknown value 3",
     );
     check_policy(|_| {}, "tls: None");
-    let tls = |change: fn(&mut wire::BackendTls), expected: &str| {
+    let tls = |change: fn(&mut wire::BackendTls), expected: &str, reported: &str| {
         let with_tls = |policy: &mut wire::BackendPolicy| {
             let authority = rcgen::generate_simple_self_signed(["ca.test".to_owned()]).unwrap();
             let mut tls = wire::BackendTls {
@@ -314,11 +332,12 @@ fn backend_policies() {
             change(&mut tls);
             policy.tls = Some(tls);
         };
-        check_policy(with_tls, expected);
+        check_closed(service("a/b:80", with(with_tls)), expected, reported);
     };
     tls(
         |_| {},
         "tls: Some(Verified(OriginTls { hostname: \"api.test\"",
+        "",
     );
     tls(
         |t| {
@@ -328,22 +347,27 @@ fn backend_policies() {
             }
         },
         "tls: Some(Refused(\"no CA\"))",
+        "",
     );
     tls(
         |t| t.hostname = "10.0.0.1".to_owned(),
-        "refused: policy.tls.hostname: \"10.0.0.1\" is neither",
+        "tls: Some(Refused(\"tls.hostname: ",
+        "policy.tls.hostname: \"10.0.0.1\" is neither",
     );
     tls(
         |t| t.subject_alt_names.push("*".to_owned()),
-        "refused: policy.tls.subject_alt_names: \"*\" is neither",
+        "tls: Some(Refused(\"tls.subject_alt_names: ",
+        "policy.tls.subject_alt_names: \"*\" is neither",
     );
     tls(
         |t| t.ca_pem.push("none".to_owned()),
-        "refused: policy.tls.ca_pem: there is no certificate in it",
+        "tls: Some(Refused(\"tls.ca_pem: ",
+        "policy.tls.ca_pem: there is no certificate in it",
     );
     tls(
         |t| t.ca_pem.clear(),
-        "refused: policy.tls.ca_pem: there is no authority",
+        "tls: Some(Refused(\"tls.ca_pem: ",
+        "policy.tls.ca_pem: there is no authority",
     );
     check_policy(
         |p| p.algorithm = 5,
@@ -551,7 +575,7 @@ fn certificates() {
         "refused: chain_pem: there is no certificate",
     );
     let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
-    let check_roots = |roots_pem: &[&str], expected: &str| {
+    let check_roots = |roots_pem: &[&str], expected: &str, reported: &str| {
         let wire = wire::Certificate {
             hosts: vec!["a.test".to_owned()],
             chain_pem: made.cert.pem(),
@@ -561,25 +585,29 @@ fn certificates() {
                 required: true,
             }),
         };
-        check(certificate(wire), expected);
+        check_closed(certificate(wire), expected, reported);
     };
     let root = made.cert.pem();
     check_roots(
         &[&root, root.trim()],
-        "ClientAuth { roots: 1, required: true }",
+        "Named(Authorities { roots: 1, required: true })",
+        "",
     );
     check_roots(
         &[],
-        "refused: client_auth.roots_pem: there is no certificate",
+        "Refused(",
+        "client_auth.roots_pem: there is no certificate",
     );
     let torn = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
     check_roots(
         &[torn],
-        "refused: client_auth.roots_pem: the roots are not readable PEM",
+        "Refused(",
+        "client_auth.roots_pem: is not readable PEM",
     );
     let nonsense = torn.replace('!', "AAAA");
     check_roots(
         &[&nonsense],
-        "refused: client_auth.roots_pem: one of the roots cannot be",
+        "Refused(",
+        "client_auth.roots_pem: certificate 1 cannot be used",
     );
 }
