@@ -1,7 +1,8 @@
 //! Objects in, resources and reports out: pure, and incremental.
 //!
 //! A change marks the units that depend on it (by [`Index`]); each marked unit is compiled anew from the objects. So the
-//! cost of a change does not depend on how much else there is, and the result equals a compilation from scratch.
+//! cost of a change does not depend on how much else there is, and the result equals a compilation from scratch; but for the
+//! last valid version of what is broken now, policies and certificates, which only memory has.
 
 mod access;
 mod attach;

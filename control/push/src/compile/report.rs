@@ -308,15 +308,9 @@ fn ancestor<S: Checked>(
     unsupported: fn(&S) -> Vec<String>,
     outcome: Result<BTreeSet<Key>, Problem>,
 ) -> Ancestor {
-    let outcome = match &policy.problem {
+    let outcome = match &policy.fault {
         None => outcome,
-        Some(problem) => Err(Problem::new(
-            "Invalid",
-            match policy.spec {
-                Some(_) => format!("{problem}; the last valid version stays in force"),
-                None => problem.clone(),
-            },
-        )),
+        Some(fault) => Err(Problem::new("Invalid", fault.to_string())),
     };
     let (verdict, affects) = match outcome {
         Ok(affects) => (Ok(()), affects),
@@ -325,7 +319,7 @@ fn ancestor<S: Checked>(
     Ancestor {
         target,
         verdict,
-        unsupported: policy.spec.as_ref().map(unsupported).unwrap_or_default(),
+        unsupported: policy.valid().map(unsupported).unwrap_or_default(),
         affects,
     }
 }

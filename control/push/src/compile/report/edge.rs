@@ -32,7 +32,7 @@ impl Compiler {
 
 /// What a policy asks for that an edge does not do.
 pub(super) fn note_edge(name: &Name, policy: &AccessPolicy, report: &mut Report) {
-    let (Report::Policy(report), Some(spec)) = (report, &policy.spec) else {
+    let (Report::Policy(report), Some(spec)) = (report, policy.valid()) else {
         return;
     };
     for ancestor in &mut report.ancestors {

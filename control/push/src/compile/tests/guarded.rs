@@ -166,14 +166,76 @@ fn targets_that_are_none_and_targets_of_both_kinds() {
     );
 }
 
-#[test]
-fn a_path_that_nothing_can_equal_is_the_policys_fault() {
-    let spec =
-        format!("{{targetRefs: [{INGRESS}], rules: [{{to: [{{paths: [{{value: /a//b}}]}}]}}]}}");
-    let world = World::of(&format!("{WEB}{}", policy("p", 0, &spec)));
-    world.check("host", OPEN_HOST);
-    world.check_report(
-        "shop/p",
-        "Ingress web: Invalid: spec.rules[0]: path \"/a//b\" contains an empty element, a dot element, a query or characters that no normalised path has",
+/// What is wrong with a policy of the Ingress, and that the host is closed by it.
+#[track_caller]
+fn check_closed(spec: &str, problem: &str) {
+    let closed = "nobody is let in until it is mended";
+    check(
+        spec,
+        ", authorized",
+        &format!("Ingress web: Invalid: {problem}; {closed}"),
     );
+}
+
+#[test]
+fn what_never_was_valid_closes() {
+    let never = "contains an empty element, a dot element, a query or characters that no normalised path has";
+    check_closed(
+        "rules: [{to: [{paths: [{value: /a//b}]}]}]",
+        &format!("spec.rules[0]: path \"/a//b\" {never}"),
+    );
+    check_closed(
+        "rules: [{from: [{ipBlocks: [10.0.0.0/33]}]}]",
+        "spec.rules[0]: \"10.0.0.0/33\" is no network",
+    );
+    check_closed(
+        "rules: many, mtls: Permissive",
+        "spec: invalid type: string \"many\", expected a sequence",
+    );
+    check_closed(
+        "authentication: {basic: {}}, mtls: Maybe",
+        "spec: unknown variant `Maybe`, expected `Strict` or `Permissive`",
+    );
+    // Of who may come it says nothing.
+    check(
+        "mtls: Maybe",
+        "",
+        "Ingress web: Invalid: spec: unknown variant `Maybe`, expected `Strict` or `Permissive`; plaintext is refused until it is mended",
+    );
+    check(
+        "audit: true, rules: [{from: [{ipBlocks: [x]}]}]",
+        ", authorized\n    deny from [] to [] (shop/p, audit)",
+        "Ingress web: Invalid: spec.rules[0]: \"x\" is no network",
+    );
+}
+
+#[test]
+fn a_broken_change_closes_with_the_next_control_plane() {
+    let with = |uid: &str, block: &str| {
+        let spec =
+            format!("{{targetRefs: [{INGRESS}], rules: [{{from: [{{ipBlocks: [{block}]}}]}}]}}");
+        policy("p", 0, &spec).replace("name: p,", &format!("name: p, uid: {uid},"))
+    };
+    let host = |rules: &str| OPEN_HOST.replace(WEB_RULE, &format!("{WEB_RULE}, authorized{rules}"));
+    let (good, broken) = (with("a", "10.0.0.0/8"), with("a", "10.0.0.0/33"));
+    let mut world = World::of(&format!("{WEB}{good}"));
+    world.apply(&broken);
+    let former = host("\n    allow from [10.0.0.0/8] to [] (shop/p)");
+    world.check("host", &former);
+    let problem = "Ingress web: Invalid: spec.rules[0]: \"10.0.0.0/33\" is no network";
+    let stays = "the last valid version stays in force until the control plane starts anew, then nobody is let in";
+    world.check_report("shop/p", &format!("{problem}; {stays}"));
+    // It still does after a second broken version.
+    world.apply(&with("a", "10.0.0.0/34"));
+    world.check("host", &former);
+    let closed = format!("{problem}; nobody is let in until it is mended");
+    let anew = World::of(&format!("{WEB}{broken}"));
+    anew.check("host", &host(""));
+    anew.check_report("shop/p", &closed);
+    // Another object of that name has no former version.
+    world.apply(&with("b", "10.0.0.0/33"));
+    world.check("host", &host(""));
+    world.check_report("shop/p", &closed);
+    world.apply(&with("b", "10.0.0.0/8"));
+    world.check("host", &former);
 }

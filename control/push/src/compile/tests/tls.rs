@@ -181,11 +181,62 @@ fn a_certificate_of_our_own_is_not_supported() {
     }
 }
 
+/// A mistake elsewhere in the policy does not send in the clear what was to be verified.
+#[test]
+fn a_broken_policy_with_tls_sends_nothing() {
+    let broken = |rest: &str| policy(CONFIG_MAP).replace("tls:", &format!("{rest}, tls:"));
+    for (rest, problem) in [
+        (
+            "retries: {on: [TIMEOUT]}",
+            "spec.retries.on[0]: \"TIMEOUT\" is no retry condition",
+        ),
+        (
+            "circuitBreaker: {successRate: {below: 80, window: 0s}}",
+            "spec.circuitBreaker.successRate.window: must be above 0",
+        ),
+    ] {
+        let closed = |world: &World| {
+            world.check_tls(&format!("!! BackendPolicy shop/verified: {problem}"));
+            world.check_report(
+                "shop/verified",
+                &format!("Service web: Invalid: {problem}; nothing is sent to endpoints outside the mesh until it is mended"),
+            );
+        };
+        let mut world = World::of(&format!("{SERVICE}{}", broken(rest)));
+        closed(&world);
+        world.apply(&holder("ConfigMap", "ca", "ca.crt", &pem(1)));
+        world.apply(&policy(CONFIG_MAP));
+        world.apply(&holder("ConfigMap", "ca", "ca.crt", &pem(1)));
+        world.check_tls("to api.shop.test by 1");
+        world.apply(&broken(rest));
+        world.check_tls("to api.shop.test by 1");
+        world.check_report(
+            "shop/verified",
+            &format!("Service web: Invalid: {problem}; the last valid version stays in force until the control plane starts anew, then nothing is sent to endpoints outside the mesh"),
+        );
+        world.delete(Kind::BackendPolicy, "shop/verified");
+        world.apply(&broken("retries: {on: [NEVER]}"));
+        world.check_tls(
+            "!! BackendPolicy shop/verified: spec.retries.on[0]: \"NEVER\" is no retry condition",
+        );
+        world.apply(&broken(rest));
+        closed(&world);
+    }
+    // Without TLS nothing needs to close.
+    let plain = broken("retries: {on: [TIMEOUT]}").replace(CONFIG_MAP, "null");
+    World::of(&format!("{SERVICE}{plain}")).check_tls("");
+}
+
 #[test]
 fn what_is_wrong_names_its_field() {
     let check = |tls: &str, problem: &str| {
         let world = World::of(&format!("{SERVICE}{}", policy(tls)));
-        world.check_report("shop/verified", &format!("Service web: Invalid: {problem}"));
+        let closed = "nothing is sent to endpoints outside the mesh until it is mended";
+        world.check_report(
+            "shop/verified",
+            &format!("Service web: Invalid: {problem}; {closed}"),
+        );
+        world.check_tls(&format!("!! BackendPolicy shop/verified: {problem}"));
     };
     check(
         "{hostname: a.test}",

@@ -1,0 +1,106 @@
+//! What makes an AccessPolicy valid.
+
+use std::{net::IpAddr, str::FromStr};
+
+use meshgate_api::policies::{
+    TargetRef,
+    access::{AccessPolicySpec, Mtls, PodSelector, PortMtls},
+};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Checked, check_path};
+
+impl Checked for AccessPolicySpec {
+    fn targets(&self) -> &[TargetRef] {
+        &self.target_refs
+    }
+
+    /// Closed for all that it may have meant: what narrows a selector and cannot be read leaves it wide.
+    fn stand_in(spec: &Value, declared: &[TargetRef]) -> Option<(Self, &'static str)> {
+        let given = |field: &str| spec.get(field).filter(|value| !value.is_null());
+        let is_guarded = given("rules").is_some() || given("authentication").is_some();
+        let said = given("mtls").is_some_and(|mtls| mtls != "Permissive");
+        let ports = given("ports").map_or(Ok(Vec::new()), strict_ports);
+        // An exception from another policy's Strict is not taken from one that is broken.
+        let mtls = (said || ports.is_err()).then_some(Mtls::Strict);
+        let ports = ports.unwrap_or_default();
+        let refuses_plaintext = mtls.is_some() || !ports.is_empty();
+        if !is_guarded && !refuses_plaintext {
+            return None;
+        }
+        let audit = given("audit") == Some(&Value::Bool(true));
+        let closes = match is_guarded && !audit {
+            true => "nobody is let in",
+            false if refuses_plaintext => "plaintext is refused",
+            false => "",
+        };
+        let closed = Self {
+            target_refs: declared.to_vec(),
+            selector: selector(spec, declared),
+            mtls,
+            ports,
+            rules: is_guarded.then(Vec::new),
+            authentication: None,
+            audit,
+        };
+        Some((closed, closes))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.selector.is_some() != self.target_refs.is_empty() {
+            return Err("spec: give either targetRefs or selector".into());
+        }
+        if self
+            .selector
+            .as_ref()
+            .is_some_and(|selector| selector.match_expressions.is_some())
+        {
+            return Err("spec.selector.matchExpressions: not supported yet".into());
+        }
+        for (index, rule) in self.rules.iter().flatten().enumerate() {
+            let at = format!("spec.rules[{index}]");
+            for from in &rule.from {
+                from.ip_blocks
+                    .iter()
+                    .chain(&from.not_ip_blocks)
+                    .try_for_each(|block| check_block(&at, block))?;
+            }
+            for path in rule.to.iter().flat_map(|to| &to.paths) {
+                check_path(&at, &path.value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Those that refuse plaintext.
+fn strict_ports(ports: &Value) -> serde_json::Result<Vec<PortMtls>> {
+    let mut ports = Vec::<PortMtls>::deserialize(ports)?;
+    ports.retain(|exception| exception.mtls == Mtls::Strict && exception.port > 0);
+    Ok(ports)
+}
+
+/// Pods that a broken policy may mean.
+fn selector(spec: &Value, declared: &[TargetRef]) -> Option<PodSelector> {
+    let given = |field: &str| spec.get(field).filter(|value| !value.is_null());
+    let labels = given("selector").map(|selector| selector.get("matchLabels"));
+    let names_nothing = given("targetRefs").is_none_or(|refs| refs == &Value::Array(Vec::new()));
+    match labels {
+        None if !declared.is_empty() || names_nothing => None,
+        labels => Some(PodSelector {
+            match_labels: labels
+                .flatten()
+                .and_then(|labels| Deserialize::deserialize(labels).ok())
+                .unwrap_or_default(),
+            match_expressions: None,
+        }),
+    }
+}
+
+fn check_block(at: &str, block: &str) -> Result<(), String> {
+    if ipnet::IpNet::from_str(block).is_ok() || IpAddr::from_str(block).is_ok() {
+        return Ok(());
+    }
+    Err(format!("{at}: \"{block}\" is no network"))
+}
