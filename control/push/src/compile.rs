@@ -25,7 +25,6 @@ use std::{
 
 use meshgate_api::{policies::backend::CaKind, push};
 
-pub(crate) use backend::RETRY_CONDITIONS;
 pub use certificate::key_pair_problem;
 pub(crate) use report::{
     Ancestor, IngressReport, PolicyReport, Problem, Report, Subject, SubjectKind,

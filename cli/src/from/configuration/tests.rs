@@ -169,11 +169,11 @@ fn errors_of_kinds_policies_secrets_and_lists() {
             "a.json:1: document 1, item 3: Service default/c: spec.ports[0].port: Invalid value: 70000: must be between 1 and 65535, inclusive",
         ],
     );
-    let backend = "{apiVersion: meshgate.dev/v1alpha1, kind: BackendPolicy, metadata: {name: p, namespace: shop}, spec: {targetRefs: [{kind: Service, name: web}], retries: {replayBodyMax: 900Mi}}}\n";
+    let backend = "{apiVersion: meshgate.dev/v1alpha1, kind: BackendPolicy, metadata: {name: p, namespace: shop}, spec: {targetRefs: [{kind: Service, name: web}], retries: {replayBodyMax: 33554432}}}\n";
     check(
         &[("a.yaml", SHOP), ("b.yaml", backend)],
         &[
-            "b.yaml:1: document 1: BackendPolicy shop/p: shop/web:80 cannot be served: policy.retries.replay_body_max_bytes: above 16777216",
+            "b.yaml:1: document 1: BackendPolicy shop/p: spec.retries.replayBodyMax: Invalid value: 33554432: spec.retries.replayBodyMax in body should be less than or equal to 16777216",
         ],
     );
 }

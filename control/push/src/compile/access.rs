@@ -15,7 +15,7 @@ use super::{
     index::{Target, TargetKind},
     limits::path_match,
 };
-use crate::objects::{AccessPolicy, Name, Pod, in_namespace};
+use crate::objects::{AccessPolicy, Name, Pod, in_namespace, without_last_dot};
 
 /// What a policy can have an opinion on; each is decided on its own, so that rules for a pod do not undo its namespace's
 /// `mtls: Strict`.
@@ -211,7 +211,7 @@ fn access_to(to: &To) -> push::AccessTo {
         hosts: to
             .hosts
             .iter()
-            .map(|host| host.trim_end_matches('.').to_ascii_lowercase())
+            .map(|host| without_last_dot(host).to_ascii_lowercase())
             .collect(),
         ports: to.ports.iter().copied().map(u32::from).collect(),
     }

@@ -12,16 +12,6 @@ use meshgate_api::{
 
 use crate::objects::Name;
 
-/// Names in `retries.on` besides statuses and those of gRPC codes.
-pub(crate) const RETRY_CONDITIONS: [&str; 6] = [
-    "ConnectFailure",
-    "RefusedStream",
-    "ResetBeforeResponse",
-    "PerTryTimeout",
-    "GatewayError",
-    "Retriable4xx",
-];
-
 /// Only what provably was not processed is tried again unless a policy says otherwise.
 const DEFAULT_RETRY_ON: [&str; 2] = ["ConnectFailure", "RefusedStream"];
 

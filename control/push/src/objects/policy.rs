@@ -6,12 +6,16 @@ mod backend;
 use std::{collections::BTreeSet, fmt};
 
 use meshgate_api::policies::{
-    TargetRef, access::AccessPolicySpec, backend::BackendPolicySpec,
-    rate_limit::RateLimitPolicySpec,
+    TargetRef,
+    access::AccessPolicySpec,
+    backend::BackendPolicySpec,
+    rate_limit::{KeyPart, RateLimitPolicySpec},
 };
 use meshgate_routing::route::{PathKind, PathMatch};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
+
+pub(crate) use access::without_last_dot;
 
 use super::Meta;
 
@@ -151,6 +155,7 @@ impl Checked for RateLimitPolicySpec {
     }
 
     fn check(&self) -> Result<(), String> {
+        check_sections(&self.target_refs, &["Ingress"])?;
         let mut names = BTreeSet::new();
         for (index, limit) in self.limits.iter().enumerate() {
             let at = format!("spec.limits[{index}]");
@@ -164,12 +169,41 @@ impl Checked for RateLimitPolicySpec {
             if !(10..=86_400_000).contains(&per_ms) {
                 return Err(format!("{at}.per: must be from 10ms to 24h"));
             }
+            limit.key.iter().try_for_each(|part| check_key(&at, part))?;
             let paths = limit.matches.iter().flat_map(|matches| &matches.paths);
             for path in paths {
                 check_path(&at, &path.value)?;
             }
         }
         Ok(())
+    }
+}
+
+fn check_key(at: &str, part: &KeyPart) -> Result<(), String> {
+    match part {
+        KeyPart::ClientAddress {
+            prefix_v4,
+            prefix_v6,
+        } if *prefix_v4 > 32 || *prefix_v6 > 128 => Err(format!(
+            "{at}.key: a prefix is longer than an address: at most 32 and 128 bits"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What names a part of a target without parts must not be in force for all of it.
+fn check_sections(targets: &[TargetRef], without_parts: &[&str]) -> Result<(), String> {
+    let is_wrong =
+        |of: &TargetRef| of.section_name.is_some() && without_parts.contains(&of.kind.as_str());
+    match targets.iter().position(is_wrong) {
+        None => Ok(()),
+        Some(index) => {
+            let kind = &targets[index].kind;
+            let article = if kind == "Ingress" { "an" } else { "a" };
+            Err(format!(
+                "spec.targetRefs[{index}].sectionName: means nothing for {article} {kind}"
+            ))
+        }
     }
 }
 

@@ -474,6 +474,16 @@ fn workloads() {
     );
     let to = |w: &mut wire::Workload| w.rules[0].to[0].ports.push(99_999);
     check_workload(to, "refused: rules[0].to[0].ports[1]: 99999 is no port");
+    for (host, expected) in [
+        ("*.A.test", "hosts: [Wildcard(\".a.test\")]"),
+        ("", "refused: rules[0].to[0].hosts[0]: empty"),
+        (
+            "a.test:8443",
+            "refused: rules[0].to[0].hosts[0]: \"a.test:8443\" is no host name",
+        ),
+    ] {
+        check_workload(|w| w.rules[0].to[0].hosts = vec![host.into()], expected);
+    }
 }
 
 #[test]

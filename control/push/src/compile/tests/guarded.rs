@@ -196,6 +196,18 @@ fn what_never_was_valid_closes() {
         "authentication: {basic: {}}, mtls: Maybe",
         "spec: unknown variant `Maybe`, expected `Strict` or `Permissive`",
     );
+    check_closed(
+        "rules: [{action: Deny, to: [{hosts: ['admin.test:8443']}]}]",
+        "spec.rules[0]: \"admin.test:8443\" is no host name: expected `a.test`, `*.a.test` or `*`",
+    );
+    check_closed(
+        "rules: [{action: Deny, to: [{hosts: ['']}]}]",
+        "spec.rules[0]: a host is empty",
+    );
+    check_closed(
+        "rules: [{to: [{ports: [0]}]}]",
+        "spec.rules[0]: 0 is no port",
+    );
     // Of who may come it says nothing.
     check(
         "mtls: Maybe",
@@ -238,4 +250,29 @@ fn a_broken_change_closes_with_the_next_control_plane() {
     world.check_report("shop/p", &closed);
     world.apply(&with("b", "10.0.0.0/8"));
     world.check("host", &former);
+}
+
+#[test]
+fn a_part_of_an_ingress_is_none() {
+    let spec = |section: &str| {
+        let target = INGRESS.replace("web", &format!("web, sectionName: {section}"));
+        format!(
+            "{{targetRefs: [{target}], rules: [{{action: Deny, to: [{{paths: [{{value: /admin}}]}}]}}]}}"
+        )
+    };
+    let world = World::of(&format!(
+        "{WEB}{}{}",
+        policy("p", 0, &spec("a")),
+        policy("q", 1, &spec("b"))
+    ));
+    world.check(
+        "host",
+        &OPEN_HOST.replace(WEB_RULE, &format!("{WEB_RULE}, authorized")),
+    );
+    for name in ["shop/p", "shop/q"] {
+        world.check_report(
+            name,
+            "Ingress web: Invalid: spec.targetRefs[0].sectionName: means nothing for an Ingress; nobody is let in until it is mended",
+        );
+    }
 }

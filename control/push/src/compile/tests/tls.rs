@@ -185,14 +185,25 @@ fn a_certificate_of_our_own_is_not_supported() {
 #[test]
 fn a_broken_policy_with_tls_sends_nothing() {
     let broken = |rest: &str| policy(CONFIG_MAP).replace("tls:", &format!("{rest}, tls:"));
+    let no_condition = |name| {
+        format!(
+            "spec.retries.on[0]: \"{name}\" is no retry condition: expected ConnectFailure, RefusedStream, ResetBeforeResponse, GatewayError, Retriable4xx, PerTryTimeout, a status from 400 to 599 or the name of a gRPC code"
+        )
+    };
     for (rest, problem) in [
+        ("retries: {on: [TIMEOUT]}", no_condition("TIMEOUT")),
+        ("retries: {on: ['302']}", no_condition("302")),
         (
-            "retries: {on: [TIMEOUT]}",
-            "spec.retries.on[0]: \"TIMEOUT\" is no retry condition",
+            "retries: {replayBodyMax: 32Mi}",
+            "spec.retries.replayBodyMax: 33554432 is above 16777216".into(),
+        ),
+        (
+            "limits: {requests: 0}",
+            "spec.limits.requests: 0 would let nothing through".into(),
         ),
         (
             "circuitBreaker: {successRate: {below: 80, window: 0s}}",
-            "spec.circuitBreaker.successRate.window: must be above 0",
+            "spec.circuitBreaker.successRate.window: must be above 0".into(),
         ),
     ] {
         let closed = |world: &World| {
@@ -216,9 +227,10 @@ fn a_broken_policy_with_tls_sends_nothing() {
         );
         world.delete(Kind::BackendPolicy, "shop/verified");
         world.apply(&broken("retries: {on: [NEVER]}"));
-        world.check_tls(
-            "!! BackendPolicy shop/verified: spec.retries.on[0]: \"NEVER\" is no retry condition",
-        );
+        world.check_tls(&format!(
+            "!! BackendPolicy shop/verified: {}",
+            no_condition("NEVER")
+        ));
         world.apply(&broken(rest));
         closed(&world);
     }

@@ -6,10 +6,11 @@ use meshgate_api::policies::{
     TargetRef,
     access::{AccessPolicySpec, Mtls, PodSelector, PortMtls},
 };
+use meshgate_routing::route::HostName;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Checked, check_path};
+use super::{Checked, check_path, check_sections};
 
 impl Checked for AccessPolicySpec {
     fn targets(&self) -> &[TargetRef] {
@@ -58,6 +59,11 @@ impl Checked for AccessPolicySpec {
         {
             return Err("spec.selector.matchExpressions: not supported yet".into());
         }
+        check_sections(&self.target_refs, &["Namespace", "Service", "Ingress"])?;
+        check_ports(
+            "spec.ports",
+            self.ports.iter().map(|exception| exception.port),
+        )?;
         for (index, rule) in self.rules.iter().flatten().enumerate() {
             let at = format!("spec.rules[{index}]");
             for from in &rule.from {
@@ -66,8 +72,12 @@ impl Checked for AccessPolicySpec {
                     .chain(&from.not_ip_blocks)
                     .try_for_each(|block| check_block(&at, block))?;
             }
-            for path in rule.to.iter().flat_map(|to| &to.paths) {
-                check_path(&at, &path.value)?;
+            for to in &rule.to {
+                to.paths
+                    .iter()
+                    .try_for_each(|path| check_path(&at, &path.value))?;
+                to.hosts.iter().try_for_each(|host| check_host(&at, host))?;
+                check_ports(&at, to.ports.iter().copied())?;
             }
         }
         Ok(())
@@ -96,6 +106,29 @@ fn selector(spec: &Value, declared: &[TargetRef]) -> Option<PodSelector> {
             match_expressions: None,
         }),
     }
+}
+
+fn check_ports(at: &str, ports: impl IntoIterator<Item = u16>) -> Result<(), String> {
+    match ports.into_iter().any(|port| port == 0) {
+        true => Err(format!("{at}: 0 is no port")),
+        false => Ok(()),
+    }
+}
+
+/// A Deny for a host that no request can have would deny nothing.
+fn check_host(at: &str, host: &str) -> Result<(), String> {
+    // Nothing is everything to a route; in a list of hosts it is a mistake.
+    if host.is_empty() {
+        return Err(format!("{at}: a host is empty"));
+    }
+    HostName::parse(without_last_dot(host))
+        .map(drop)
+        .map_err(|problem| format!("{at}: {problem}"))
+}
+
+/// `a.test.` is `a.test`: that is how proxies see it.
+pub(crate) fn without_last_dot(host: &str) -> &str {
+    host.strip_suffix('.').unwrap_or(host)
 }
 
 fn check_block(at: &str, block: &str) -> Result<(), String> {

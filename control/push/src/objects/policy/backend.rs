@@ -1,17 +1,18 @@
 //! What makes a BackendPolicy valid.
 
-use std::str::FromStr;
+use std::{fmt::Display, str::FromStr};
 
 use meshgate_api::policies::{
     TargetRef,
-    backend::{Algorithm, BackendPolicySpec, HashKey, LoadBalancing, Tls},
+    backend::{
+        Algorithm, BackendPolicySpec, CircuitBreaker, HashKey, Limits, LoadBalancing, Retries, Tls,
+    },
 };
 use meshgate_certs::origin::{self, SubjectName};
-use meshgate_routing::upstream::retry::grpc_code;
+use meshgate_routing::upstream::{RetryOn, RetryPolicy};
 use serde_json::Value;
 
 use super::Checked;
-use crate::compile::RETRY_CONDITIONS;
 
 impl Checked for BackendPolicySpec {
     fn targets(&self) -> &[TargetRef] {
@@ -29,61 +30,69 @@ impl Checked for BackendPolicySpec {
     }
 
     fn check(&self) -> Result<(), String> {
-        let percents = [
-            (
-                "retries.budget.percent",
-                self.retries
-                    .as_ref()
-                    .and_then(|r| r.budget.as_ref()?.percent),
-            ),
-            (
-                "circuitBreaker.successRate.below",
-                self.circuit_breaker
-                    .as_ref()
-                    .and_then(|b| Some(b.success_rate.as_ref()?.below)),
-            ),
-            (
-                "circuitBreaker.ejection.maxPercent",
-                self.circuit_breaker
-                    .as_ref()
-                    .and_then(|b| b.ejection.as_ref()?.max_percent),
-            ),
-        ];
-        let window = self
-            .circuit_breaker
-            .as_ref()
-            .and_then(|b| b.success_rate.as_ref()?.window);
-        if window.is_some_and(|window| window.0.is_zero()) {
-            return Err("spec.circuitBreaker.successRate.window: must be above 0".into());
-        }
-        for (at, percent) in percents {
-            if percent.is_some_and(|percent| percent > 100) {
-                return Err(format!("spec.{at}: must be at most 100"));
-            }
-        }
         if let Some(balancing) = &self.load_balancing {
             check_balancing(balancing)?;
         }
-        let on = self
-            .retries
-            .iter()
-            .flat_map(|retries| retries.on.iter().flatten());
-        for (index, condition) in on.enumerate() {
-            let status = condition.len() == 3
-                && condition
-                    .parse::<u16>()
-                    .is_ok_and(|s| (100..600).contains(&s));
-            if !status
-                && !RETRY_CONDITIONS.contains(&condition.as_str())
-                && grpc_code(condition).is_none()
-            {
-                return Err(format!(
-                    "spec.retries.on[{index}]: \"{condition}\" is no retry condition"
-                ));
-            }
+        if let Some(retries) = &self.retries {
+            check_retries(retries).map_err(|problem| format!("spec.retries.{problem}"))?;
+        }
+        if let Some(breaker) = &self.circuit_breaker {
+            check_breaker(breaker).map_err(|problem| format!("spec.circuitBreaker.{problem}"))?;
+        }
+        if let Some(limits) = &self.limits {
+            check_limits(limits).map_err(|problem| format!("spec.limits.{problem}"))?;
         }
         self.tls.as_deref().map_or(Ok(()), check_tls)
     }
+}
+
+/// What proxies refuse freezes the whole Service, its endpoints included: so nothing that they refuse is accepted here.
+fn at_most<T: PartialOrd + Display>(at: &str, value: Option<T>, max: T) -> Result<(), String> {
+    match value {
+        Some(value) if value > max => Err(format!("{at}: {value} is above {max}")),
+        _ => Ok(()),
+    }
+}
+
+fn check_retries(retries: &Retries) -> Result<(), String> {
+    for (index, condition) in retries.on.iter().flatten().enumerate() {
+        RetryOn::parse([condition.as_str()])
+            .map_err(|problem| format!("on[{index}]: {problem}"))?;
+    }
+    at_most("attempts", retries.attempts, RetryPolicy::ATTEMPTS_MAX)?;
+    let replay = retries.replay_body_max.map(|max| max.0);
+    at_most("replayBodyMax", replay, RetryPolicy::REPLAY_BODY_BYTES_MAX)?;
+    let budget = retries.budget.as_ref();
+    at_most("budget.percent", budget.and_then(|b| b.percent), 100)
+}
+
+fn check_breaker(breaker: &CircuitBreaker) -> Result<(), String> {
+    let ejection = breaker.ejection.as_ref();
+    at_most(
+        "ejection.maxPercent",
+        ejection.and_then(|e| e.max_percent),
+        100,
+    )?;
+    let Some(rate) = &breaker.success_rate else {
+        return Ok(());
+    };
+    at_most("successRate.below", Some(rate.below), 100)?;
+    match rate.window.is_some_and(|window| window.0.is_zero()) {
+        true => Err("successRate.window: must be above 0".into()),
+        false => Ok(()),
+    }
+}
+
+fn check_limits(limits: &Limits) -> Result<(), String> {
+    for (at, value) in [
+        ("connections", limits.connections),
+        ("requests", limits.requests),
+    ] {
+        if value == Some(0) {
+            return Err(format!("{at}: 0 would let nothing through"));
+        }
+    }
+    Ok(())
 }
 
 fn check_balancing(balancing: &LoadBalancing) -> Result<(), String> {
