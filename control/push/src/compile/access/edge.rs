@@ -1,5 +1,7 @@
 //! What an edge must know of who may ask an Ingress.
 
+use std::collections::BTreeMap;
+
 use meshgate_api::{
     policies::access::{AccessPolicySpec, Action, Rule},
     push,
@@ -13,11 +15,28 @@ use crate::{
     objects::Name,
 };
 
+/// Who may ask for a host: the rules of each policy, once.
+#[derive(Default)]
+pub(in crate::compile) struct AccessLists<'a> {
+    pub(in crate::compile) rules: Vec<push::AccessRules>,
+    of: BTreeMap<&'a Name, u32>,
+}
+
 impl Compiler {
-    /// The rules of the policy in force for an Ingress; `None` when no policy has an opinion.
-    pub(in crate::compile) fn edge_access(&self, ingress: &Name) -> Option<Vec<push::AccessRule>> {
+    /// Where in a host's lists the rules for an Ingress are; `None` when no policy has an opinion.
+    pub(in crate::compile) fn edge_access<'a>(
+        &'a self,
+        ingress: &Name,
+        lists: &mut AccessLists<'a>,
+    ) -> Option<u32> {
         let (policy, spec) = self.edge_access_policy(ingress)?;
-        Some(self.access_rules(policy, &judged_rules(spec), spec.audit))
+        let next = u32::try_from(lists.rules.len()).expect("a host has fewer policies than rules");
+        let index = *lists.of.entry(policy).or_insert(next);
+        if index == next {
+            let rules = self.access_rules(policy, &judged_rules(spec), spec.audit);
+            lists.rules.push(push::AccessRules { rules });
+        }
+        Some(index)
     }
 
     /// The policy in force for an Ingress: the oldest that has an opinion.

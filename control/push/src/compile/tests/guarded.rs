@@ -1,6 +1,9 @@
 //! AccessPolicies of an Ingress.
 
+use prost::Message as _;
+
 use super::World;
+use crate::compile::{Body, Key, ResourceKind};
 use crate::objects::Kind;
 
 const WEB: &str = r#"
@@ -275,4 +278,65 @@ fn a_part_of_an_ingress_is_none() {
             "Ingress web: Invalid: spec.targetRefs[0].sectionName: means nothing for an Ingress; nobody is let in until it is mended",
         );
     }
+}
+
+/// Ten thousand networks for four hundred routes are a list, not four hundred.
+#[test]
+fn a_host_carries_rules_once() {
+    let backend = "backend: {service: {name: web, port: {number: 80}}}";
+    let paths: String = (0..400)
+        .map(|path| format!("{{path: /{path}, pathType: Prefix, {backend}}},"))
+        .collect();
+    let routes = |name: &str| {
+        format!(
+            "\n---\nkind: Ingress\nmetadata: {{name: {name}}}\nspec: {{rules: [{{host: b.test, http: {{paths: [{paths}]}}}}]}}\n"
+        )
+    };
+    let network = |index: u32| format!("\"10.{}.{}.0/24\",", index / 256, index % 256);
+    let of = |count: u32, targets: &str| {
+        let blocks: String = (0..count).map(network).collect();
+        policy(
+            "p",
+            0,
+            &format!("{{targetRefs: [{targets}], rules: [{{from: [{{ipBlocks: [{blocks}]}}]}}]}}"),
+        )
+    };
+    let many = INGRESS.replace("web", "many");
+    let more = routes("more").replace("path: /", "path: /more");
+    let mut world = World::of(&format!(
+        "{WEB}{}{more}{}",
+        routes("many"),
+        of(
+            10_000,
+            &format!("{many}, {}", INGRESS.replace("web", "more"))
+        )
+    ));
+    let size = |world: &World| {
+        let body = &world.resources[&Key::new(ResourceKind::EdgeHost, "b.test")];
+        let Body::EdgeHost(host) = body else {
+            panic!("no host");
+        };
+        let lists: Vec<_> = host
+            .rules
+            .iter()
+            .map(|rule| (rule.authorization, rule.access))
+            .collect();
+        assert_eq!(lists, [(true, 0); 800]);
+        assert_eq!(host.access.len(), 1);
+        host.encoded_len()
+    };
+    assert!(size(&world) < 512 << 10);
+    // Too many for any message in the end.
+    world.delete(Kind::AccessPolicy, "shop/p");
+    world.apply(&of(
+        40_000,
+        &format!("{many}, {}", INGRESS.replace("web", "more")),
+    ));
+    assert!(size(&world) < 128 << 10);
+    world.check_report(
+        "shop/p",
+        "
+        Ingress many: Invalid: spec.rules: about 714606 bytes are more than 524288: join networks, paths or hosts; nobody is let in until it is mended
+        Ingress more: Invalid: spec.rules: about 714606 bytes are more than 524288: join networks, paths or hosts; nobody is let in until it is mended",
+    );
 }

@@ -4,13 +4,20 @@ use std::{net::IpAddr, str::FromStr};
 
 use meshgate_api::policies::{
     TargetRef,
-    access::{AccessPolicySpec, Mtls, PodSelector, PortMtls},
+    access::{AccessPolicySpec, Mtls, PodSelector, PortMtls, Rule},
 };
 use meshgate_routing::route::HostName;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Checked, check_path, check_sections};
+
+/// Of the texts in one policy's rules: a host carries those of all its Ingresses, a pod those of one, and a message must
+/// hold them.
+const RULES_BYTES_MAX: usize = 512 << 10;
+
+/// What an account's identity adds to its name.
+const IDENTITY_BYTES: usize = 128;
 
 impl Checked for AccessPolicySpec {
     fn targets(&self) -> &[TargetRef] {
@@ -64,6 +71,12 @@ impl Checked for AccessPolicySpec {
             "spec.ports",
             self.ports.iter().map(|exception| exception.port),
         )?;
+        let bytes = self.rules.iter().flatten().map(rule_bytes).sum::<usize>();
+        if bytes > RULES_BYTES_MAX {
+            return Err(format!(
+                "spec.rules: about {bytes} bytes are more than {RULES_BYTES_MAX}: join networks, paths or hosts"
+            ));
+        }
         for (index, rule) in self.rules.iter().flatten().enumerate() {
             let at = format!("spec.rules[{index}]");
             for from in &rule.from {
@@ -106,6 +119,31 @@ fn selector(spec: &Value, declared: &[TargetRef]) -> Option<PodSelector> {
             match_expressions: None,
         }),
     }
+}
+
+/// What a rule takes in a message, about.
+fn rule_bytes(rule: &Rule) -> usize {
+    let from = rule.from.iter().map(|from| {
+        let texts = [
+            &from.identities,
+            &from.namespaces,
+            &from.ip_blocks,
+            &from.not_ip_blocks,
+        ];
+        texts_bytes(&from.service_accounts)
+            + from.service_accounts.len() * IDENTITY_BYTES
+            + texts.into_iter().map(texts_bytes).sum::<usize>()
+    });
+    let to = rule.to.iter().map(|to| {
+        let paths = to.paths.iter().map(|path| &path.value);
+        texts_bytes(&to.methods) + texts_bytes(&to.hosts) + texts_bytes(paths) + 4 * to.ports.len()
+    });
+    from.chain(to).sum()
+}
+
+/// Each with its tag and length.
+fn texts_bytes<'a>(texts: impl IntoIterator<Item = &'a String>) -> usize {
+    texts.into_iter().map(|text| text.len() + 4).sum()
 }
 
 fn check_ports(at: &str, ports: impl IntoIterator<Item = u16>) -> Result<(), String> {
