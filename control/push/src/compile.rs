@@ -29,6 +29,8 @@ pub use certificate::key_pair_problem;
 pub(crate) use report::{
     Ancestor, IngressReport, PolicyReport, Problem, Report, Subject, SubjectKind,
 };
+#[cfg(test)]
+pub(crate) use report::{Effect, Unsupported};
 pub(crate) use service::resource_name;
 
 use crate::objects::{Change, EndpointSlice, Name, Objects};

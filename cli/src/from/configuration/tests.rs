@@ -199,7 +199,7 @@ fn conditions_are_warnings() {
             "a.yaml:15: document 3: Ingress shop/lost: ServiceNotFound: service shop/missing does not exist",
             "a.yaml:26: document 4: Ingress shop/tls: SecretNotFound: secret shop/none does not exist",
             "b.yaml:1: document 1: BackendPolicy shop/p: TargetNotFound: there is no Service else in this namespace",
-            "b.yaml:1: document 1: BackendPolicy shop/p: UnsupportedFields: not supported yet and not enforced: spec.healthCheck",
+            "b.yaml:1: document 1: BackendPolicy shop/p: UnsupportedFields: not supported yet: spec.healthCheck (not enforced)",
             "c.yaml:1: document 1: AccessPolicy shop/a: NotEnforced: enforced by sidecars, and this edge has none behind it: spec.targetRefs[0] (Service web)",
             "d.yaml:1: document 1: EndpointSlice default/s: metadata.labels: without kubernetes.io/service-name it belongs to no service and has no effect",
         ],
@@ -237,7 +237,7 @@ fn tls_to_endpoints_names_what_is_missing_and_what_is_wrong() {
             ),
         ],
         &[
-            "b.yaml:1: document 1: BackendPolicy shop/p: UnsupportedFields: not supported yet and not enforced: spec.tls.mode (Mutual)",
+            "b.yaml:1: document 1: BackendPolicy shop/p: UnsupportedFields: not supported yet: spec.tls.mode Mutual (nothing is sent to endpoints outside the mesh)",
         ],
     );
     let wrong = |tls: &str, problems: &[&str]| {

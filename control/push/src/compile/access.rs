@@ -14,6 +14,7 @@ use super::{
     Compiler,
     index::{Target, TargetKind},
     limits::path_match,
+    report::{Effect, Unsupported},
 };
 use crate::objects::{AccessPolicy, Name, Pod, in_namespace, without_last_dot};
 
@@ -184,17 +185,26 @@ pub(super) fn winner<'a, 'b>(holding: &'b [Holding<'a>], facet: Facet) -> Option
     })
 }
 
-/// Paths of the fields that are set and not enforced yet.
-pub(super) fn unsupported(spec: &AccessPolicySpec) -> Vec<String> {
+/// The fields that are set and not supported yet.
+pub(super) fn unsupported(spec: &AccessPolicySpec) -> Vec<Unsupported> {
     let rules = spec.rules.iter().flatten().enumerate();
     let when = rules
         .filter(|(_, rule)| rule.when.is_some())
-        .map(|(index, _)| format!("spec.rules[{index}].when"));
-    let authentication = spec
-        .authentication
-        .iter()
-        .map(|_| "spec.authentication".to_owned());
+        .map(|(index, rule)| {
+            Unsupported::new(format!("spec.rules[{index}].when"), of_rule(rule.action))
+        });
+    let authentication = spec.authentication.iter();
+    let authentication =
+        authentication.map(|_| Unsupported::new("spec.authentication", Effect::NotEnforced));
     when.chain(authentication).collect()
+}
+
+/// What a rule does that names what cannot be judged.
+fn of_rule(action: Action) -> Effect {
+    match action {
+        Action::Allow => Effect::NeverAllows,
+        Action::Deny => Effect::DeniesRegardless,
+    }
 }
 
 fn mtls(mode: Option<Mtls>) -> push::workload::Mtls {

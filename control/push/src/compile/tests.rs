@@ -138,7 +138,10 @@ impl World {
                     };
                     let unsupported = match ancestor.unsupported.as_slice() {
                         [] => String::new(),
-                        fields => format!("; not supported: {}", fields.join(", ")),
+                        fields => {
+                            let fields: Vec<_> = fields.iter().map(ToString::to_string).collect();
+                            format!("; not supported: {}", fields.join(", "))
+                        }
                     };
                     format!(
                         "{} {}: {verdict}{unsupported}",

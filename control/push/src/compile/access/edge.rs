@@ -10,7 +10,9 @@ use meshgate_api::{
 use crate::{
     compile::{
         Compiler,
+        access::of_rule,
         index::{Target, TargetKind},
+        report::{Effect, Unsupported},
     },
     objects::Name,
 };
@@ -87,19 +89,36 @@ fn judged(rule: &Rule) -> Option<Rule> {
     Some(rule)
 }
 
-/// Paths of the fields that are set and not enforced at an edge.
-pub(in crate::compile) fn unsupported(spec: &AccessPolicySpec) -> Vec<String> {
+/// The fields that are set and not supported at an edge, or otherwise than for pods.
+pub(in crate::compile) fn unsupported(spec: &AccessPolicySpec) -> Vec<Unsupported> {
     let fields = [
-        (spec.mtls.is_some(), "mtls"),
-        (!spec.ports.is_empty(), "ports"),
+        (
+            spec.mtls.is_some(),
+            "spec.mtls at an edge",
+            Effect::NotEnforced,
+        ),
+        (
+            !spec.ports.is_empty(),
+            "spec.ports at an edge",
+            Effect::NotEnforced,
+        ),
+        (
+            spec.authentication.is_some(),
+            "spec.authentication",
+            Effect::NobodyLetIn,
+        ),
     ];
-    let fields = fields.iter().filter(|(is_set, _)| *is_set);
-    let fields = fields.map(|(_, field)| format!("spec.{field} (at an edge)"));
+    let fields = fields.into_iter().filter(|(is_set, ..)| *is_set);
+    let fields = fields.map(|(_, path, effect)| Unsupported::new(path, effect));
     let rules = spec.rules.iter().flatten().enumerate();
     let of_rules = rules.flat_map(|(rule, of)| {
+        let effect = of_rule(of.action);
         let with_ports = of.to.iter().enumerate();
         let with_ports = with_ports.filter(|(_, to)| !to.ports.is_empty());
-        with_ports.map(move |(to, _)| format!("spec.rules[{rule}].to[{to}].ports (at an edge)"))
+        with_ports.map(move |(to, _)| {
+            let path = format!("spec.rules[{rule}].to[{to}].ports at an edge");
+            Unsupported::new(path, effect)
+        })
     });
     fields.chain(of_rules).collect()
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use meshgate_api::policies::TargetRef;
 
-use super::{Key, Problem, Report, conflicted};
+use super::{Key, Problem, Report, Unsupported, conflicted};
 use crate::{
     compile::{
         Compiler,
@@ -38,7 +38,13 @@ pub(super) fn note_edge(name: &Name, policy: &AccessPolicy, report: &mut Report)
     for ancestor in &mut report.ancestors {
         let target = Target::of(name, &ancestor.target);
         if target.is_some_and(|target| target.kind == TargetKind::Ingress) {
-            ancestor.unsupported.extend(unsupported(spec));
+            let unsupported = unsupported(spec);
+            // The edge's view of a field goes before that of pods.
+            ancestor.unsupported.retain(|field| {
+                let is_judged = |of: &Unsupported| of.path == field.path;
+                !unsupported.iter().any(is_judged)
+            });
+            ancestor.unsupported.extend(unsupported);
         }
     }
 }

@@ -46,7 +46,7 @@ fn rules_go_to_the_routes_of_their_ingress() {
     check(
         "mtls: Permissive",
         "",
-        "Ingress web: accepted, in EdgeHost a.test; not supported: spec.mtls (at an edge)",
+        "Ingress web: accepted, in EdgeHost a.test; not supported: spec.mtls at an edge (not enforced)",
     );
     let accepted = "Ingress web: accepted, in EdgeHost a.test";
     check("rules: []", ", authorized", accepted);
@@ -78,24 +78,28 @@ fn what_an_edge_cannot_judge_lets_nobody_in_nor_past_a_deny() {
     check(
         "rules: [{when: [{claim: groups, contains: admin}]}, {action: Deny, when: [{claim: a}]}]",
         ", authorized\n    deny from [] to [] (shop/p)",
-        &format!("{partly}spec.rules[0].when, spec.rules[1].when"),
+        &format!(
+            "{partly}spec.rules[0].when (what names it allows nothing), spec.rules[1].when (what names it denies regardless of it)"
+        ),
     );
     check(
         "rules: [{to: [{ports: [80]}]}, {to: [{ports: [80]}, {methods: [GET]}]}, {action: Deny, to: [{ports: [80], methods: [PUT]}]}]",
         ", authorized\n    allow from [] to [GET] (shop/p)\n    deny from [] to [PUT] (shop/p)",
         &format!(
-            "{partly}spec.rules[0].to[0].ports (at an edge), spec.rules[1].to[0].ports (at an edge), spec.rules[2].to[0].ports (at an edge)"
+            "{partly}spec.rules[0].to[0].ports at an edge (what names it allows nothing), spec.rules[1].to[0].ports at an edge (what names it allows nothing), spec.rules[2].to[0].ports at an edge (what names it denies regardless of it)"
         ),
     );
     check(
         "authentication: {basic: {}}",
         ", authorized",
-        &format!("{partly}spec.authentication"),
+        &format!("{partly}spec.authentication (nobody is let in)"),
     );
     check(
         "authentication: {basic: {}}, ports: [{port: 1, mtls: Strict}], rules: [{}, {action: Deny, from: [{ipBlocks: [10.0.0.0/8]}]}]",
         ", authorized\n    deny from [10.0.0.0/8] to [] (shop/p)",
-        &format!("{partly}spec.authentication, spec.ports (at an edge)"),
+        &format!(
+            "{partly}spec.ports at an edge (not enforced), spec.authentication (nobody is let in)"
+        ),
     );
 }
 
@@ -148,19 +152,19 @@ fn targets_that_are_none_and_targets_of_both_kinds() {
     );
     let mut world = World::of(&format!("{WEB}{}", policy("p", 0, &spec)));
     let of_others = "
-        Ingress gone: TargetNotFound: there is no Ingress gone of class meshgate in this namespace; not supported: spec.mtls (at an edge)
+        Ingress gone: TargetNotFound: there is no Ingress gone of class meshgate in this namespace; not supported: spec.mtls at an edge (not enforced)
         Service web: accepted, in 
         Gateway g: Invalid: targets of kind Gateway are not supported yet";
     world.check_report(
         "shop/p",
         &format!("
-        Ingress web: accepted, in EdgeHost a.test; not supported: spec.mtls (at an edge){of_others}"),
+        Ingress web: accepted, in EdgeHost a.test; not supported: spec.mtls at an edge (not enforced){of_others}"),
     );
     world.delete(Kind::Ingress, "shop/web");
     world.check_report(
         "shop/p",
         &format!("
-        Ingress web: TargetNotFound: there is no Ingress web of class meshgate in this namespace; not supported: spec.mtls (at an edge){of_others}"),
+        Ingress web: TargetNotFound: there is no Ingress web of class meshgate in this namespace; not supported: spec.mtls at an edge (not enforced){of_others}"),
     );
     world.apply(WEB);
     world.check(

@@ -93,7 +93,7 @@ fn what_is_not_understood_lets_nobody_in() {
     );
     world.check_report(
         "shop/p",
-        "Namespace shop: accepted, in Workload shop/catalog-1; not supported: spec.rules[0].when, spec.rules[1].when, spec.authentication",
+        "Namespace shop: accepted, in Workload shop/catalog-1; not supported: spec.rules[0].when (what names it allows nothing), spec.rules[1].when (what names it denies regardless of it), spec.authentication (not enforced)",
     );
 }
 
