@@ -95,8 +95,9 @@ impl Compiler {
     /// How closely a policy names a pod: by its labels 2, by its Service 1, by its namespace 0.
     fn access_specificity(&self, name: &Name, policy: &AccessPolicy, pod: &Pod) -> Option<u8> {
         let spec = policy.spec.as_ref()?;
-        if let Some(selector) = &spec.selector {
-            return is_subset(&selector.match_labels, &pod.labels).then_some(2);
+        let selector = spec.selector.as_ref();
+        if selector.is_some_and(|selector| is_subset(&selector.match_labels, &pod.labels)) {
+            return Some(2);
         }
         let targets = spec
             .target_refs

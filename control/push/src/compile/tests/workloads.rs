@@ -166,6 +166,8 @@ fn what_never_was_valid_closes_all_that_it_may_mean() {
         nobody,
     );
     check_broken("targetRefs: web, rules: []", closed, closed, nobody);
+    let either = format!("{service}, selector: {{matchLabels: {{app: other}}}}, rules: []");
+    check_broken(&either, closed, closed, nobody);
     let (strict, plaintext) = ("STRICT", "plaintext is refused");
     check_broken(
         &format!("{namespace}, mtls: strict"),
