@@ -1,4 +1,4 @@
-//! Access rules, shared: thousands of routes may name one policy.
+//! Access rules, shared: thousands of hosts may be under one policy.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};

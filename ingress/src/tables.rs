@@ -11,6 +11,7 @@ use meshgate_proxy::push::resource::{Body, Changes, Kind};
 use meshgate_proxy::push::stream::Enforce;
 use meshgate_proxy::tls::Certificates;
 use meshgate_proxy::{Engine, Rule, Service, ServiceSpec, Services, Snapshot};
+use meshgate_routing::permit::AccessRules;
 use meshgate_routing::route::{HostName, HostRules, RequestMatch, RouteTable};
 
 use crate::access::AccessBook;
@@ -67,7 +68,9 @@ impl Tables {
     fn update(&mut self, name: String, resource: Converted) {
         match resource {
             Converted::EdgeHost(host) => {
-                let rules = host.rules.into_iter().map(|rule| self.rule(rule));
+                let lists = host.access.into_iter();
+                let lists: Vec<_> = lists.map(|rules| self.access.shared(rules)).collect();
+                let rules = host.rules.into_iter().map(|rule| self.rule(rule, &lists));
                 let rules = Arc::new(HostRules::new(rules));
                 self.hosts.insert(name, (host.host, rules));
             }
@@ -83,7 +86,7 @@ impl Tables {
         }
     }
 
-    fn rule(&mut self, rule: EdgeRule) -> (RequestMatch, Rule) {
+    fn rule(&self, rule: EdgeRule, lists: &[Arc<AccessRules>]) -> (RequestMatch, Rule) {
         let limits = rule.limits.into_iter();
         let compiled = Rule {
             target: rule.target,
@@ -92,7 +95,7 @@ impl Tables {
             limits: limits
                 .map(|limit| self.engine.limits().open(limit))
                 .collect(),
-            access: rule.access.map(|rules| self.access.shared(rules)),
+            access: rule.access.map(|list| lists[list].clone()),
         };
         (rule.matches, compiled)
     }

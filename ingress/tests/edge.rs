@@ -186,6 +186,7 @@ fn host(name: &str, rules: &[(&str, &str)]) -> wire::EdgeHost {
     wire::EdgeHost {
         host: name.to_owned(),
         rules: rules.iter().map(rule).collect(),
+        ..wire::EdgeHost::default()
     }
 }
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{Reserved, TargetRef, duration::GatewayDuration};
 
 /// `spec` of a BackendPolicy. What is absent keeps its default.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendPolicySpec {
     /// Services it applies to.
@@ -42,7 +42,7 @@ pub struct BackendPolicySpec {
 }
 
 /// TLS to endpoints outside the mesh, as in Gateway API's BackendTLSPolicy (GEP-1897).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Tls {
     /// Who proves who they are.

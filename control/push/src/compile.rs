@@ -1,7 +1,8 @@
 //! Objects in, resources and reports out: pure, and incremental.
 //!
 //! A change marks the units that depend on it (by [`Index`]); each marked unit is compiled anew from the objects. So the
-//! cost of a change does not depend on how much else there is, and the result equals a compilation from scratch.
+//! cost of a change does not depend on how much else there is, and the result equals a compilation from scratch; but for the
+//! last valid version of what is broken now, policies and certificates, which only memory has.
 
 mod access;
 mod attach;
@@ -24,11 +25,12 @@ use std::{
 
 use meshgate_api::{policies::backend::CaKind, push};
 
-pub(crate) use backend::RETRY_CONDITIONS;
 pub use certificate::key_pair_problem;
 pub(crate) use report::{
     Ancestor, IngressReport, PolicyReport, Problem, Report, Subject, SubjectKind,
 };
+#[cfg(test)]
+pub(crate) use report::{Effect, Unsupported};
 pub(crate) use service::resource_name;
 
 use crate::objects::{Change, EndpointSlice, Name, Objects};

@@ -11,7 +11,7 @@ use std::{
 };
 
 pub(crate) use policy::{
-    AccessPolicy, BackendPolicy, Checked, Difference, Policy, RateLimitPolicy,
+    AccessPolicy, BackendPolicy, Checked, Difference, Policy, RateLimitPolicy, without_last_dot,
 };
 pub(crate) use ports::PortSet;
 

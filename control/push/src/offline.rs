@@ -121,12 +121,13 @@ impl Manifest {
 
     /// What makes it invalid beyond its schema; compiled nevertheless, it would leave its last valid version in force.
     pub fn problem(&self) -> Option<String> {
-        match self.object.as_ref()? {
-            Object::RateLimitPolicy(policy) => policy.problem.clone(),
-            Object::BackendPolicy(policy) => policy.problem.clone(),
-            Object::AccessPolicy(policy) => policy.problem.clone(),
-            _ => None,
-        }
+        let fault = match self.object.as_ref()? {
+            Object::RateLimitPolicy(policy) => &policy.fault,
+            Object::BackendPolicy(policy) => &policy.fault,
+            Object::AccessPolicy(policy) => &policy.fault,
+            _ => return None,
+        };
+        fault.as_ref().map(|fault| fault.problem.clone())
     }
 }
 

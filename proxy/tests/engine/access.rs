@@ -6,7 +6,7 @@ use http::Request;
 use meshgate_proxy::{EngineOptions, ListenerLimits, Policy, Services, Snapshot};
 use meshgate_routing::permit::access::{AccessFrom, AccessTo};
 use meshgate_routing::permit::{AccessRule, AccessRules};
-use meshgate_routing::route::{PathKind, PathMatch};
+use meshgate_routing::route::{HostName, PathKind, PathMatch};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -41,7 +41,10 @@ fn what(asked: &str) -> AccessRule {
     let given = |text: &str| (text != "*").then(|| text.to_owned());
     let to = AccessTo {
         methods: given(method).into_iter().collect(),
-        hosts: given(host).into_iter().collect(),
+        hosts: given(host)
+            .iter()
+            .map(|host| HostName::parse(host).unwrap())
+            .collect(),
         paths: vec![PathMatch::new(PathKind::Prefix, path).unwrap()],
         ..AccessTo::default()
     };

@@ -175,6 +175,7 @@ fn hosts(
     let host = convert::edge_host(wire::EdgeHost {
         host: name.to_owned(),
         rules,
+        ..wire::EdgeHost::default()
     })
     .unwrap();
     let rules = host.rules.into_iter().map(|rule| {

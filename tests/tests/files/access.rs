@@ -97,7 +97,7 @@ fn an_edge_asks_who_may_and_follows_the_files() {
 
 fn a_policy_that_is_wrong_changes_nothing(site: &Site, edge: &Edge) {
     site.write("access.yaml", &by_address("10.0.0.0/33"));
-    let wanted = "AccessPolicy default/web: spec.rules[0]: \"10.0.0.0/33\" is no network";
+    let wanted = "AccessPolicy default/web: spec.rules[0].from[0].ipBlocks[0]: Invalid value: \"10.0.0.0/33\"";
     edge.log.until(wanted, 1);
     assert_eq!(ask(edge, THIS).0, 403);
 }

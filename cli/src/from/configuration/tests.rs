@@ -169,11 +169,11 @@ fn errors_of_kinds_policies_secrets_and_lists() {
             "a.json:1: document 1, item 3: Service default/c: spec.ports[0].port: Invalid value: 70000: must be between 1 and 65535, inclusive",
         ],
     );
-    let backend = "{apiVersion: meshgate.dev/v1alpha1, kind: BackendPolicy, metadata: {name: p, namespace: shop}, spec: {targetRefs: [{kind: Service, name: web}], retries: {replayBodyMax: 900Mi}}}\n";
+    let backend = "{apiVersion: meshgate.dev/v1alpha1, kind: BackendPolicy, metadata: {name: p, namespace: shop}, spec: {targetRefs: [{kind: Service, name: web}], retries: {replayBodyMax: 33554432}}}\n";
     check(
         &[("a.yaml", SHOP), ("b.yaml", backend)],
         &[
-            "b.yaml:1: document 1: BackendPolicy shop/p: shop/web:80 cannot be served: policy.retries.replay_body_max_bytes: above 16777216",
+            "b.yaml:1: document 1: BackendPolicy shop/p: spec.retries.replayBodyMax: Invalid value: 33554432: spec.retries.replayBodyMax in body should be less than or equal to 16777216",
         ],
     );
 }
@@ -199,7 +199,7 @@ fn conditions_are_warnings() {
             "a.yaml:15: document 3: Ingress shop/lost: ServiceNotFound: service shop/missing does not exist",
             "a.yaml:26: document 4: Ingress shop/tls: SecretNotFound: secret shop/none does not exist",
             "b.yaml:1: document 1: BackendPolicy shop/p: TargetNotFound: there is no Service else in this namespace",
-            "b.yaml:1: document 1: BackendPolicy shop/p: UnsupportedFields: not supported yet and not enforced: spec.healthCheck",
+            "b.yaml:1: document 1: BackendPolicy shop/p: UnsupportedFields: not supported yet: spec.healthCheck (not enforced)",
             "c.yaml:1: document 1: AccessPolicy shop/a: NotEnforced: enforced by sidecars, and this edge has none behind it: spec.targetRefs[0] (Service web)",
             "d.yaml:1: document 1: EndpointSlice default/s: metadata.labels: without kubernetes.io/service-name it belongs to no service and has no effect",
         ],
@@ -237,7 +237,7 @@ fn tls_to_endpoints_names_what_is_missing_and_what_is_wrong() {
             ),
         ],
         &[
-            "b.yaml:1: document 1: BackendPolicy shop/p: UnsupportedFields: not supported yet and not enforced: spec.tls.mode (Mutual)",
+            "b.yaml:1: document 1: BackendPolicy shop/p: UnsupportedFields: not supported yet: spec.tls.mode Mutual (nothing is sent to endpoints outside the mesh)",
         ],
     );
     let wrong = |tls: &str, problems: &[&str]| {

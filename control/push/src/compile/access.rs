@@ -14,8 +14,9 @@ use super::{
     Compiler,
     index::{Target, TargetKind},
     limits::path_match,
+    report::{Effect, Unsupported},
 };
-use crate::objects::{AccessPolicy, Name, Pod, in_namespace};
+use crate::objects::{AccessPolicy, Name, Pod, in_namespace, without_last_dot};
 
 /// What a policy can have an opinion on; each is decided on its own, so that rules for a pod do not undo its namespace's
 /// `mtls: Strict`.
@@ -94,8 +95,9 @@ impl Compiler {
     /// How closely a policy names a pod: by its labels 2, by its Service 1, by its namespace 0.
     fn access_specificity(&self, name: &Name, policy: &AccessPolicy, pod: &Pod) -> Option<u8> {
         let spec = policy.spec.as_ref()?;
-        if let Some(selector) = &spec.selector {
-            return is_subset(&selector.match_labels, &pod.labels).then_some(2);
+        let selector = spec.selector.as_ref();
+        if selector.is_some_and(|selector| is_subset(&selector.match_labels, &pod.labels)) {
+            return Some(2);
         }
         let targets = spec
             .target_refs
@@ -184,17 +186,26 @@ pub(super) fn winner<'a, 'b>(holding: &'b [Holding<'a>], facet: Facet) -> Option
     })
 }
 
-/// Paths of the fields that are set and not enforced yet.
-pub(super) fn unsupported(spec: &AccessPolicySpec) -> Vec<String> {
+/// The fields that are set and not supported yet.
+pub(super) fn unsupported(spec: &AccessPolicySpec) -> Vec<Unsupported> {
     let rules = spec.rules.iter().flatten().enumerate();
     let when = rules
         .filter(|(_, rule)| rule.when.is_some())
-        .map(|(index, _)| format!("spec.rules[{index}].when"));
-    let authentication = spec
-        .authentication
-        .iter()
-        .map(|_| "spec.authentication".to_owned());
+        .map(|(index, rule)| {
+            Unsupported::new(format!("spec.rules[{index}].when"), of_rule(rule.action))
+        });
+    let authentication = spec.authentication.iter();
+    let authentication =
+        authentication.map(|_| Unsupported::new("spec.authentication", Effect::NotEnforced));
     when.chain(authentication).collect()
+}
+
+/// What a rule does that names what cannot be judged.
+fn of_rule(action: Action) -> Effect {
+    match action {
+        Action::Allow => Effect::NeverAllows,
+        Action::Deny => Effect::DeniesRegardless,
+    }
 }
 
 fn mtls(mode: Option<Mtls>) -> push::workload::Mtls {
@@ -211,7 +222,7 @@ fn access_to(to: &To) -> push::AccessTo {
         hosts: to
             .hosts
             .iter()
-            .map(|host| host.trim_end_matches('.').to_ascii_lowercase())
+            .map(|host| without_last_dot(host).to_ascii_lowercase())
             .collect(),
         ports: to.ports.iter().copied().map(u32::from).collect(),
     }

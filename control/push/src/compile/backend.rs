@@ -10,17 +10,8 @@ use meshgate_api::{
     push,
 };
 
+use super::report::{Effect, Unsupported};
 use crate::objects::Name;
-
-/// Names in `retries.on` besides statuses and those of gRPC codes.
-pub(crate) const RETRY_CONDITIONS: [&str; 6] = [
-    "ConnectFailure",
-    "RefusedStream",
-    "ResetBeforeResponse",
-    "PerTryTimeout",
-    "GatewayError",
-    "Retriable4xx",
-];
 
 /// Only what provably was not processed is tried again unless a policy says otherwise.
 const DEFAULT_RETRY_ON: [&str; 2] = ["ConnectFailure", "RefusedStream"];
@@ -154,14 +145,14 @@ fn limits(spec: Option<&BackendPolicySpec>, or: OrDefault) -> push::Limits {
     }
 }
 
-/// Paths of the fields that are set and not enforced yet.
-pub(super) fn unsupported(spec: &BackendPolicySpec) -> Vec<String> {
+/// The fields that are set and not supported yet.
+pub(super) fn unsupported(spec: &BackendPolicySpec) -> Vec<Unsupported> {
     let balancing = spec.load_balancing.as_ref();
     let retries = spec.retries.as_ref();
     let tls = spec.tls.as_ref();
     let fields = [
         (
-            "loadBalancing.hash (without ConsistentHash)",
+            "loadBalancing.hash without ConsistentHash",
             balancing.is_some_and(|b| b.hash.is_some() && b.algorithm != Algorithm::ConsistentHash),
         ),
         (
@@ -178,7 +169,7 @@ pub(super) fn unsupported(spec: &BackendPolicySpec) -> Vec<String> {
         ),
         ("healthCheck", spec.health_check.is_some()),
         (
-            "tls.mode (Mutual)",
+            "tls.mode Mutual",
             tls.is_some_and(|tls| tls.mode == TlsMode::Mutual),
         ),
         (
@@ -186,9 +177,13 @@ pub(super) fn unsupported(spec: &BackendPolicySpec) -> Vec<String> {
             tls.is_some_and(|tls| tls.client_certificate_ref.is_some()),
         ),
     ];
-    fields
-        .iter()
-        .filter(|(_, set)| *set)
-        .map(|(path, _)| format!("spec.{path}"))
-        .collect()
+    let fields = fields.into_iter().filter(|(_, is_set)| *is_set);
+    let unsupported = fields.map(|(path, _)| {
+        let effect = match path.starts_with("tls.") {
+            true => Effect::NothingSent,
+            false => Effect::NotEnforced,
+        };
+        Unsupported::new(format!("spec.{path}"), effect)
+    });
+    unsupported.collect()
 }

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use meshgate_api::push;
 
-use super::{Compiler, Problem, service::resource_name};
+use super::{Compiler, Problem, access::edge::AccessLists, service::resource_name};
 use crate::objects::{Backend, Ingress, Name, PortRef};
 
 /// A rule on its way into a host.
@@ -44,6 +44,7 @@ impl Compiler {
             (rule.default, Reverse(rule.path.len()), !rule.exact, age)
         });
         let mut rules: Vec<push::Rule> = Vec::new();
+        let mut access = AccessLists::default();
         let mut winners: BTreeMap<(bool, &str), &Name> = BTreeMap::new();
         for candidate in candidates {
             match winners.get(&(candidate.exact, candidate.path)) {
@@ -60,18 +61,19 @@ impl Compiler {
                 }
                 None => {
                     winners.insert((candidate.exact, candidate.path), candidate.ingress);
-                    rules.push(self.rule(&candidate));
+                    rules.push(self.rule(&candidate, &mut access));
                 }
             }
         }
         let compiled = push::EdgeHost {
             host: host.to_string(),
             rules,
+            access: access.rules,
         };
         ((!compiled.rules.is_empty()).then_some(compiled), conflicts)
     }
 
-    fn rule(&self, candidate: &Candidate<'_>) -> push::Rule {
+    fn rule<'a>(&'a self, candidate: &Candidate<'_>, access: &mut AccessLists<'a>) -> push::Rule {
         let kind = match candidate.exact {
             true => push::path_match::Kind::Exact,
             false => push::path_match::Kind::Prefix,
@@ -80,7 +82,7 @@ impl Compiler {
             Ok(service) => (service, String::new()),
             Err(problem) => (String::new(), problem.message),
         };
-        let access = self.edge_access(candidate.ingress);
+        let access = self.edge_access(candidate.ingress, access);
         push::Rule {
             path: Some(push::PathMatch {
                 kind: kind.into(),

@@ -8,7 +8,10 @@ use meshgate_api::{
     push,
 };
 
-use super::Compiler;
+use super::{
+    Compiler,
+    report::{Effect, Unsupported},
+};
 use crate::objects::Name;
 
 impl Compiler {
@@ -95,14 +98,15 @@ fn is_supported(limit: &Limit) -> bool {
         .any(|part| matches!(part, KeyPart::Claim(_)))
 }
 
-/// Paths of the fields that are set and not enforced yet.
-pub(super) fn unsupported(spec: &RateLimitPolicySpec) -> Vec<String> {
+/// The fields that are set and not supported yet.
+pub(super) fn unsupported(spec: &RateLimitPolicySpec) -> Vec<Unsupported> {
     let limits = spec
         .limits
         .iter()
         .enumerate()
         .filter(|(_, limit)| !is_supported(limit));
+    let key = |index| format!("spec.limits[{index}].key with a claim");
     limits
-        .map(|(index, _)| format!("spec.limits[{index}] (key with a claim)"))
+        .map(|(index, _)| Unsupported::new(key(index), Effect::NotEnforced))
         .collect()
 }

@@ -3,7 +3,7 @@
 mod edge;
 mod ingress;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
 use meshgate_api::policies::{TargetRef, backend::Tls};
 use serde_json::Value;
@@ -88,13 +88,53 @@ pub(crate) struct PolicyReport {
     pub(crate) observed: Vec<Value>,
 }
 
+/// A field that is set and not supported yet.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Unsupported {
+    pub(crate) path: String,
+    pub(crate) effect: Effect,
+}
+
+/// What comes of a field that is not supported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    NotEnforced,
+    NothingSent,
+    NobodyLetIn,
+    /// Of an Allow rule.
+    NeverAllows,
+    /// Of a Deny rule.
+    DeniesRegardless,
+}
+
+impl Unsupported {
+    pub(crate) fn new(path: impl Into<String>, effect: Effect) -> Self {
+        Self {
+            path: path.into(),
+            effect,
+        }
+    }
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let effect = match self.effect {
+            Effect::NotEnforced => "not enforced",
+            Effect::NothingSent => "nothing is sent to endpoints outside the mesh",
+            Effect::NobodyLetIn => "nobody is let in",
+            Effect::NeverAllows => "what names it allows nothing",
+            Effect::DeniesRegardless => "what names it denies regardless of it",
+        };
+        write!(f, "{} ({effect})", self.path)
+    }
+}
+
 /// One target of a policy.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Ancestor {
     pub(crate) target: TargetRef,
     pub(crate) verdict: Result<(), Problem>,
-    /// Fields that are set and not enforced yet.
-    pub(crate) unsupported: Vec<String>,
+    pub(crate) unsupported: Vec<Unsupported>,
     pub(crate) affects: BTreeSet<Key>,
 }
 
@@ -104,8 +144,8 @@ impl Ancestor {
         if self.unsupported.is_empty() {
             return None;
         }
-        let fields = self.unsupported.join(", ");
-        let message = format!("not supported yet and not enforced: {fields}");
+        let fields: Vec<_> = self.unsupported.iter().map(ToString::to_string).collect();
+        let message = format!("not supported yet: {}", fields.join(", "));
         Some(Problem::new("UnsupportedFields", message))
     }
 }
@@ -187,8 +227,26 @@ impl Compiler {
             return Err(Problem::new("TargetNotFound", message));
         }
         unrivalled(policies, targets, name, &target, of)?;
+        self.enforceable(name)?;
         self.verifiable(name)?;
         Ok(keys)
+    }
+
+    /// What closes is no lesser form of what was asked for.
+    fn enforceable(&self, name: &Name) -> Result<(), Problem> {
+        let policy = self.objects.backend_policies.get(name);
+        let spec = policy.and_then(Policy::valid);
+        let fields = spec.map(backend::unsupported).unwrap_or_default();
+        match fields
+            .iter()
+            .find(|field| field.effect == Effect::NothingSent)
+        {
+            None => Ok(()),
+            Some(field) => Err(Problem::new(
+                "UnsupportedFields",
+                format!("not supported yet: {field}"),
+            )),
+        }
     }
 
     /// Without authorities nothing is sent to endpoints, which is not what the policy is for. What is not supported is
@@ -222,8 +280,9 @@ impl Compiler {
             let target = Target::of(name, &ancestor.target);
             let has_mesh = target.is_some_and(|of| self.has_mesh(&of.name, section));
             if ancestor.verdict.is_ok() && has_mesh {
-                let field = "spec.proxyProtocol (for endpoints in the mesh)";
-                ancestor.unsupported.push(field.into());
+                let field = "spec.proxyProtocol for endpoints in the mesh";
+                let unsupported = Unsupported::new(field, Effect::NotEnforced);
+                ancestor.unsupported.push(unsupported);
             }
         }
     }
@@ -279,7 +338,7 @@ impl Compiler {
 fn policy_report<S: Checked>(
     name: &Name,
     policy: &Policy<S>,
-    unsupported: fn(&S) -> Vec<String>,
+    unsupported: fn(&S) -> Vec<Unsupported>,
     without_target: Result<BTreeSet<Key>, Problem>,
     target: impl Fn(&TargetRef) -> Result<BTreeSet<Key>, Problem>,
 ) -> Report {
@@ -305,18 +364,12 @@ fn policy_report<S: Checked>(
 fn ancestor<S: Checked>(
     policy: &Policy<S>,
     target: TargetRef,
-    unsupported: fn(&S) -> Vec<String>,
+    unsupported: fn(&S) -> Vec<Unsupported>,
     outcome: Result<BTreeSet<Key>, Problem>,
 ) -> Ancestor {
-    let outcome = match &policy.problem {
+    let outcome = match &policy.fault {
         None => outcome,
-        Some(problem) => Err(Problem::new(
-            "Invalid",
-            match policy.spec {
-                Some(_) => format!("{problem}; the last valid version stays in force"),
-                None => problem.clone(),
-            },
-        )),
+        Some(fault) => Err(Problem::new("Invalid", fault.to_string())),
     };
     let (verdict, affects) = match outcome {
         Ok(affects) => (Ok(()), affects),
@@ -325,7 +378,7 @@ fn ancestor<S: Checked>(
     Ancestor {
         target,
         verdict,
-        unsupported: policy.spec.as_ref().map(unsupported).unwrap_or_default(),
+        unsupported: policy.valid().map(unsupported).unwrap_or_default(),
         affects,
     }
 }

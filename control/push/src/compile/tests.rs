@@ -138,7 +138,10 @@ impl World {
                     };
                     let unsupported = match ancestor.unsupported.as_slice() {
                         [] => String::new(),
-                        fields => format!("; not supported: {}", fields.join(", ")),
+                        fields => {
+                            let fields: Vec<_> = fields.iter().map(ToString::to_string).collect();
+                            format!("; not supported: {}", fields.join(", "))
+                        }
                     };
                     format!(
                         "{} {}: {verdict}{unsupported}",
@@ -279,7 +282,8 @@ fn show(key: &Key, body: &Body) -> String {
     match body {
         Body::EdgeHost(host) => {
             lines.push(format!("host {}", key.name));
-            lines.extend(host.rules.iter().map(show_rule));
+            let rules = host.rules.iter();
+            lines.extend(rules.map(|rule| show_rule(rule, &host.access)));
         }
         Body::Service(service) => {
             let addresses = match service.addresses.is_empty() {
@@ -328,7 +332,7 @@ fn show(key: &Key, body: &Body) -> String {
     lines.join("\n")
 }
 
-fn show_rule(rule: &push::Rule) -> String {
+fn show_rule(rule: &push::Rule, access: &[push::AccessRules]) -> String {
     let path = rule.path.as_ref().expect("always set");
     let kind = match path.kind() {
         push::path_match::Kind::Prefix => "prefix",
@@ -357,7 +361,10 @@ fn show_rule(rule: &push::Rule) -> String {
     } else {
         ""
     };
-    let access = rule.access.iter().map(show_access);
+    let access = access
+        .get(rule.access as usize)
+        .filter(|_| rule.authorization);
+    let access = access.iter().flat_map(|list| &list.rules).map(show_access);
     let access: String = access.map(|rule| format!("\n  {rule}")).collect();
     format!(
         "  {kind} {} {to} ({} {}){limits}{closed}{access}",

@@ -1,18 +1,21 @@
 //! Our policies at the border: JSON in, checked specs out.
 
-use std::{collections::BTreeSet, net::IpAddr, str::FromStr};
+mod access;
+mod backend;
+
+use std::{collections::BTreeSet, fmt};
 
 use meshgate_api::policies::{
     TargetRef,
     access::AccessPolicySpec,
-    backend::{Algorithm, BackendPolicySpec, HashKey, LoadBalancing, Tls},
-    rate_limit::RateLimitPolicySpec,
+    backend::BackendPolicySpec,
+    rate_limit::{KeyPart, RateLimitPolicySpec},
 };
-use meshgate_certs::origin::{self, SubjectName};
 use meshgate_routing::route::{PathKind, PathMatch};
-use meshgate_routing::upstream::retry::grpc_code;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
+
+pub(crate) use access::without_last_dot;
 
 use super::Meta;
 
@@ -24,14 +27,39 @@ pub(crate) type AccessPolicy = Policy<AccessPolicySpec>;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Policy<S> {
     pub(crate) meta: Meta,
-    /// The last spec that was valid; none when there never was one.
+    /// What is in force: the present spec, or what [`Fault`] says.
     pub(crate) spec: Option<S>,
     /// What the present spec names, valid or not.
     pub(crate) declared: Vec<TargetRef>,
-    /// Why the present spec is not valid.
-    pub(crate) problem: Option<String>,
+    /// Set when the present spec is not valid.
+    pub(crate) fault: Option<Fault>,
     /// `status.ancestors`, to write only what differs.
     pub(crate) ancestors: Vec<Value>,
+}
+
+/// Why a spec is not valid, and what is in force in its place.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Fault {
+    pub(crate) problem: String,
+    /// The last valid spec is in force. Only memory has it: a control plane that starts anew does without.
+    pub(crate) has_former: bool,
+    /// What it means to do without a former one ("nobody is let in"); empty when the policy then has no effect.
+    pub(crate) closes: &'static str,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.problem)?;
+        match (self.has_former, self.closes) {
+            (true, "") => f.write_str("; the last valid version stays in force"),
+            (true, closes) => write!(
+                f,
+                "; the last valid version stays in force until the control plane starts anew, then {closes}"
+            ),
+            (false, "") => Ok(()),
+            (false, closes) => write!(f, "; {closes} until it is mended"),
+        }
+    }
 }
 
 /// What one version of a policy differs in from the one before.
@@ -47,25 +75,39 @@ pub(crate) enum Difference {
 pub(crate) trait Checked: DeserializeOwned + Clone + PartialEq {
     fn check(&self) -> Result<(), String>;
     fn targets(&self) -> &[TargetRef];
+
+    /// What holds in place of a spec that never was valid, with what that means: what was to keep somebody out, or
+    /// something from being sent in the clear, closes. None where nothing does.
+    fn stand_in(spec: &Value, declared: &[TargetRef]) -> Option<(Self, &'static str)>;
 }
 
 impl<S: Checked> Policy<S> {
     /// Reads a policy; an invalid spec is kept as a problem, because its status must say so.
     pub(crate) fn new(meta: Meta, data: &Value) -> Self {
-        let spec = S::deserialize(data.get("spec").unwrap_or(&Value::Null))
+        let raw = data.get("spec").unwrap_or(&Value::Null);
+        let declared = raw.get("targetRefs").map(Vec::deserialize);
+        let declared = declared.and_then(Result::ok).unwrap_or_default();
+        let ancestors = data.pointer("/status/ancestors").and_then(Value::as_array);
+        let spec = S::deserialize(raw)
             .map_err(|error| format!("spec: {error}"))
             .and_then(|spec| spec.check().map(|()| spec));
-        let ancestors = data.pointer("/status/ancestors").and_then(Value::as_array);
-        let (spec, problem) = match spec {
+        let (spec, fault) = match spec {
             Ok(spec) => (Some(spec), None),
-            Err(problem) => (None, Some(problem)),
+            Err(problem) => {
+                let (spec, closes) = S::stand_in(raw, &declared).unzip();
+                let fault = Fault {
+                    problem,
+                    has_former: false,
+                    closes: closes.unwrap_or_default(),
+                };
+                (spec, Some(fault))
+            }
         };
-        let declared = data.pointer("/spec/targetRefs").map(Vec::deserialize);
         Self {
             meta,
             spec,
-            declared: declared.and_then(Result::ok).unwrap_or_default(),
-            problem,
+            declared,
+            fault,
             ancestors: ancestors.cloned().unwrap_or_default(),
         }
     }
@@ -77,13 +119,25 @@ impl<S: Checked> Policy<S> {
         let Some(before) = before.filter(|before| before.meta.uid == self.meta.uid) else {
             return Difference::Spec;
         };
-        if self.spec.is_none() {
+        if let (Some(fault), None) = (&mut self.fault, before.standing_in()) {
+            fault.has_former = true;
             self.spec = before.spec.clone();
         }
-        match self.spec == before.spec {
+        match self.spec == before.spec && self.standing_in() == before.standing_in() {
             true => Difference::Status,
             false => Difference::Spec,
         }
+    }
+
+    /// What is in force, if it is a spec that was valid.
+    pub(crate) fn valid(&self) -> Option<&S> {
+        self.spec.as_ref().filter(|_| self.standing_in().is_none())
+    }
+
+    /// Why what is in force only stands in for a spec.
+    pub(crate) fn standing_in(&self) -> Option<&str> {
+        let fault = self.fault.as_ref().filter(|fault| !fault.has_former)?;
+        Some(&fault.problem)
     }
 
     pub(crate) fn targets(&self) -> &[TargetRef] {
@@ -96,7 +150,12 @@ impl Checked for RateLimitPolicySpec {
         &self.target_refs
     }
 
+    fn stand_in(_spec: &Value, _declared: &[TargetRef]) -> Option<(Self, &'static str)> {
+        None
+    }
+
     fn check(&self) -> Result<(), String> {
+        check_sections(&self.target_refs, &["Ingress"])?;
         let mut names = BTreeSet::new();
         for (index, limit) in self.limits.iter().enumerate() {
             let at = format!("spec.limits[{index}]");
@@ -110,6 +169,7 @@ impl Checked for RateLimitPolicySpec {
             if !(10..=86_400_000).contains(&per_ms) {
                 return Err(format!("{at}.per: must be from 10ms to 24h"));
             }
+            limit.key.iter().try_for_each(|part| check_key(&at, part))?;
             let paths = limit.matches.iter().flat_map(|matches| &matches.paths);
             for path in paths {
                 check_path(&at, &path.value)?;
@@ -119,140 +179,31 @@ impl Checked for RateLimitPolicySpec {
     }
 }
 
-impl Checked for BackendPolicySpec {
-    fn targets(&self) -> &[TargetRef] {
-        &self.target_refs
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let percents = [
-            (
-                "retries.budget.percent",
-                self.retries
-                    .as_ref()
-                    .and_then(|r| r.budget.as_ref()?.percent),
-            ),
-            (
-                "circuitBreaker.successRate.below",
-                self.circuit_breaker
-                    .as_ref()
-                    .and_then(|b| Some(b.success_rate.as_ref()?.below)),
-            ),
-            (
-                "circuitBreaker.ejection.maxPercent",
-                self.circuit_breaker
-                    .as_ref()
-                    .and_then(|b| b.ejection.as_ref()?.max_percent),
-            ),
-        ];
-        let window = self
-            .circuit_breaker
-            .as_ref()
-            .and_then(|b| b.success_rate.as_ref()?.window);
-        if window.is_some_and(|window| window.0.is_zero()) {
-            return Err("spec.circuitBreaker.successRate.window: must be above 0".into());
-        }
-        for (at, percent) in percents {
-            if percent.is_some_and(|percent| percent > 100) {
-                return Err(format!("spec.{at}: must be at most 100"));
-            }
-        }
-        if let Some(balancing) = &self.load_balancing {
-            check_balancing(balancing)?;
-        }
-        let on = self
-            .retries
-            .iter()
-            .flat_map(|retries| retries.on.iter().flatten());
-        for (index, condition) in on.enumerate() {
-            let status = condition.len() == 3
-                && condition
-                    .parse::<u16>()
-                    .is_ok_and(|s| (100..600).contains(&s));
-            if !status
-                && !crate::compile::RETRY_CONDITIONS.contains(&condition.as_str())
-                && grpc_code(condition).is_none()
-            {
-                return Err(format!(
-                    "spec.retries.on[{index}]: \"{condition}\" is no retry condition"
-                ));
-            }
-        }
-        self.tls.as_deref().map_or(Ok(()), check_tls)
+fn check_key(at: &str, part: &KeyPart) -> Result<(), String> {
+    match part {
+        KeyPart::ClientAddress {
+            prefix_v4,
+            prefix_v6,
+        } if *prefix_v4 > 32 || *prefix_v6 > 128 => Err(format!(
+            "{at}.key: a prefix is longer than an address: at most 32 and 128 bits"
+        )),
+        _ => Ok(()),
     }
 }
 
-fn check_balancing(balancing: &LoadBalancing) -> Result<(), String> {
-    let at = "spec.loadBalancing.hash";
-    let (at, name) = match &balancing.hash {
-        None if balancing.algorithm == Algorithm::ConsistentHash => {
-            return Err(format!(
-                "{at}: ConsistentHash needs what it hashes: header, cookie, clientAddress or query"
-            ));
+/// What names a part of a target without parts must not be in force for all of it.
+fn check_sections(targets: &[TargetRef], without_parts: &[&str]) -> Result<(), String> {
+    let is_wrong =
+        |of: &TargetRef| of.section_name.is_some() && without_parts.contains(&of.kind.as_str());
+    match targets.iter().position(is_wrong) {
+        None => Ok(()),
+        Some(index) => {
+            let kind = &targets[index].kind;
+            let article = if kind == "Ingress" { "an" } else { "a" };
+            Err(format!(
+                "spec.targetRefs[{index}].sectionName: means nothing for {article} {kind}"
+            ))
         }
-        None | Some(HashKey::ClientAddress {} | HashKey::Query(_)) => return Ok(()),
-        Some(HashKey::Header(name)) => (format!("{at}.header"), name),
-        Some(HashKey::Cookie { name, .. }) => (format!("{at}.cookie.name"), name),
-    };
-    match http::HeaderName::from_bytes(name.as_bytes()) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(format!("{at}: \"{name}\" is no token")),
-    }
-}
-
-/// One that wants what is not supported is not looked at further: it is in force as it is, and lets nothing through.
-fn check_tls(tls: &Tls) -> Result<(), String> {
-    if !tls.is_supported() {
-        return Ok(());
-    }
-    if tls.ca_refs.is_empty() {
-        let what = "name at least one ConfigMap or Secret with a CA certificate under ca.crt";
-        return Err(format!("spec.tls.caRefs: {what}"));
-    }
-    for (index, ca) in tls.ca_refs.iter().enumerate() {
-        if !ca.group.is_empty() {
-            let at = format!("spec.tls.caRefs[{index}].group");
-            return Err(format!("{at}: must be empty for a ConfigMap or a Secret"));
-        }
-    }
-    origin::host(&tls.hostname)
-        .map_err(|_| format!("spec.tls.hostname: \"{}\" is no DNS name", tls.hostname))?;
-    for (index, name) in tls.subject_alt_names.iter().enumerate() {
-        SubjectName::from_str(name)
-            .map_err(|problem| format!("spec.tls.subjectAltNames[{index}]: {problem}"))?;
-    }
-    Ok(())
-}
-
-impl Checked for AccessPolicySpec {
-    fn targets(&self) -> &[TargetRef] {
-        &self.target_refs
-    }
-
-    fn check(&self) -> Result<(), String> {
-        if self.selector.is_some() != self.target_refs.is_empty() {
-            return Err("spec: give either targetRefs or selector".into());
-        }
-        if self
-            .selector
-            .as_ref()
-            .is_some_and(|selector| selector.match_expressions.is_some())
-        {
-            return Err("spec.selector.matchExpressions: not supported yet".into());
-        }
-        for (index, rule) in self.rules.iter().flatten().enumerate() {
-            let at = format!("spec.rules[{index}]");
-            for from in &rule.from {
-                from.ip_blocks
-                    .iter()
-                    .chain(&from.not_ip_blocks)
-                    .try_for_each(|block| check_block(&at, block))?;
-            }
-            for path in rule.to.iter().flat_map(|to| &to.paths) {
-                check_path(&at, &path.value)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -264,11 +215,4 @@ fn check_path(at: &str, path: &str) -> Result<(), String> {
     PathMatch::new(PathKind::Exact, path)
         .map(drop)
         .map_err(|problem| format!("{at}: {problem}"))
-}
-
-fn check_block(at: &str, block: &str) -> Result<(), String> {
-    if ipnet::IpNet::from_str(block).is_ok() || IpAddr::from_str(block).is_ok() {
-        return Ok(());
-    }
-    Err(format!("{at}: \"{block}\" is no network"))
 }

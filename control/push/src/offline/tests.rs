@@ -219,7 +219,7 @@ fn an_access_policy_says_what_of_it_an_edge_does_not_enforce() {
     check_access(
         &format!("targetRefs: [{ingress}], {rules}, mtls: Strict"),
         &[
-            "Warning AccessPolicy shop/a: UnsupportedFields: not supported yet and not enforced: spec.mtls (at an edge)",
+            "Warning AccessPolicy shop/a: UnsupportedFields: not supported yet: spec.mtls at an edge (not enforced)",
         ],
     );
     check_access(

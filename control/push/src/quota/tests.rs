@@ -116,8 +116,8 @@ fn host(limits: &[(&str, u64, bool)]) -> Option<Body> {
         ..push::Rule::default()
     };
     Some(Body::EdgeHost(push::EdgeHost {
-        host: String::new(),
         rules: vec![rule.clone(), rule],
+        ..push::EdgeHost::default()
     }))
 }
 

@@ -209,7 +209,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        compile::{Key, Problem},
+        compile::{Effect, Key, Problem, Unsupported},
         objects::Meta,
     };
 
@@ -320,13 +320,16 @@ mod tests {
                 "Conflicted",
                 "the older policy shop/x has the same target".into(),
             )),
-            unsupported: vec!["spec.tls".into()],
+            unsupported: vec![Unsupported::new(
+                "spec.tls.mode Mutual",
+                Effect::NothingSent,
+            )],
             ..service()
         };
         let expected = [
             "Accepted=False Conflicted: the older policy shop/x has the same target",
             "Programmed=False Conflicted: the policy is not accepted",
-            "Supported=False UnsupportedFields: not supported yet and not enforced: spec.tls",
+            "Supported=False UnsupportedFields: not supported yet: spec.tls.mode Mutual (nothing is sent to endpoints outside the mesh)",
         ];
         check(conflicted, progress(0, 0), &expected);
     }

@@ -178,6 +178,7 @@ pub(crate) fn update(changes: &[Change<'_>]) -> Update {
                 let body = push::EdgeHost {
                     host: host.to_owned(),
                     rules: rules.collect(),
+                    ..push::EdgeHost::default()
                 };
                 (
                     Key::new(ResourceKind::EdgeHost, host),

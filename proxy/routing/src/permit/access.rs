@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::identity::WorkloadId;
-use crate::route::PathMatch;
+use crate::route::{HostName, PathMatch};
 
 /// All rules that select a workload, or that the policy of an Ingress has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,8 +52,8 @@ pub struct AccessTo {
     pub methods: Vec<String>,
     /// Normalised paths.
     pub paths: Vec<PathMatch>,
-    /// Exact or `*.a.test`, lower case.
-    pub hosts: Vec<String>,
+    /// Hosts.
+    pub hosts: Vec<HostName>,
     /// Destination ports.
     pub ports: Vec<u16>,
 }
@@ -178,18 +178,8 @@ impl AccessTo {
                 self.paths.iter().any(|path| path.matches(http.path))
             })
             && http(!self.hosts.is_empty(), &|http| {
-                self.hosts.iter().any(|host| host_matches(host, http.host))
+                self.hosts.iter().any(|host| host.matches(http.host))
             })
-    }
-}
-
-fn host_matches(wanted: &str, host: &str) -> bool {
-    match wanted.strip_prefix('*') {
-        Some("") => true,
-        Some(suffix) => host
-            .find('.')
-            .is_some_and(|dot| dot > 0 && &host[dot..] == suffix),
-        None => wanted.eq_ignore_ascii_case(host),
     }
 }
 
@@ -294,6 +284,40 @@ mod tests {
         };
         check(&audit, "shop/front GET /", AccessVerdict::Allowed);
         check(&audit, "- GET /", AccessVerdict::WouldDeny { by: None });
+    }
+
+    #[test]
+    fn hosts() {
+        for (host, is_denied) in [
+            ("web.test", true),
+            ("WEB.test", true),
+            ("*.test", true),
+            ("*", true),
+            ("test", false),
+            ("*.web.test", false),
+        ] {
+            let to = AccessTo {
+                hosts: vec![HostName::parse(host).unwrap()],
+                ..AccessTo::default()
+            };
+            let rule = |deny, to: &[AccessTo]| AccessRule {
+                deny,
+                to: to.to_vec(),
+                origin: "shop/host".into(),
+                ..AccessRule::default()
+            };
+            let rules = AccessRules {
+                enforced: true,
+                rules: vec![rule(true, &[to]), rule(false, &[])],
+            };
+            let expected = match is_denied {
+                true => AccessVerdict::Denied {
+                    by: Some("shop/host"),
+                },
+                false => AccessVerdict::Allowed,
+            };
+            check(&rules, "- GET /", expected);
+        }
     }
 
     #[test]

@@ -21,6 +21,13 @@ pub struct RetryPolicy {
     pub replay_body_max_bytes: usize,
 }
 
+impl RetryPolicy {
+    /// More attempts only multiply load.
+    pub const ATTEMPTS_MAX: u32 = 10;
+    /// Each request in flight may keep a body of this size: more is a way to run out of memory.
+    pub const REPLAY_BODY_BYTES_MAX: u64 = 16 << 20;
+}
+
 impl Default for RetryPolicy {
     /// Two more attempts, and only of what provably was not processed.
     fn default() -> Self {
@@ -68,7 +75,7 @@ impl Default for RetryOn {
 /// A name that is no retry condition.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "{0:?} is no retry condition: expected ConnectFailure, RefusedStream, ResetBeforeResponse, GatewayError, Retriable4xx, PerTryTimeout, a status or the name of a gRPC code"
+    "{0:?} is no retry condition: expected ConnectFailure, RefusedStream, ResetBeforeResponse, GatewayError, Retriable4xx, PerTryTimeout, a status from 400 to 599 or the name of a gRPC code"
 )]
 pub struct UnknownCondition(pub String);
 
@@ -104,7 +111,7 @@ impl RetryOn {
 }
 
 /// The number of a gRPC code, by its name in the gRPC specification; there is none for OK, which is no failure.
-pub fn grpc_code(name: &str) -> Option<u8> {
+fn grpc_code(name: &str) -> Option<u8> {
     const NAMES: [&str; 16] = [
         "CANCELLED",
         "UNKNOWN",

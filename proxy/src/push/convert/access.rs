@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use meshgate_api::push as wire;
 use meshgate_routing::permit::AccessRule;
 use meshgate_routing::permit::access::{AccessFrom, AccessTo};
+use meshgate_routing::route::HostName;
 
 use super::{Invalid, each, parsed, path_match, port};
 
@@ -53,7 +54,15 @@ fn to(wire: wire::AccessTo) -> Result<AccessTo, Invalid> {
     Ok(AccessTo {
         methods: wire.methods,
         paths: each("paths", wire.paths, path_match)?,
-        hosts: wire.hosts,
+        hosts: each("hosts", wire.hosts, |text| host(&text))?,
         ports: each("ports", wire.ports, |value| port("", value))?,
     })
+}
+
+/// In a list of hosts an empty one is a mistake, not every host.
+fn host(text: &str) -> Result<HostName, Invalid> {
+    if text.is_empty() {
+        return Err(Invalid::new("", "empty"));
+    }
+    HostName::parse(text).map_err(|why| Invalid::new("", why))
 }

@@ -24,6 +24,8 @@ pub struct EdgeHost {
     pub host: HostName,
     /// Its rules.
     pub rules: Vec<EdgeRule>,
+    /// Who may ask, in one list for all rules that have the same.
+    pub access: Vec<AccessRules>,
 }
 
 /// One rule of a host.
@@ -39,8 +41,8 @@ pub struct EdgeRule {
     pub index: u32,
     /// All must permit.
     pub limits: Vec<Limit>,
-    /// Who may ask; none when no policy has an opinion.
-    pub access: Option<AccessRules>,
+    /// Who may ask: which list of the host's; none when no policy has an opinion.
+    pub access: Option<usize>,
 }
 
 /// Buckets are kept for as long as their window: longer ones would never be freed.
@@ -48,13 +50,15 @@ const WINDOW_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Converts a host.
 pub fn edge_host(wire: wire::EdgeHost) -> Result<EdgeHost, Invalid> {
+    let lists = wire.access.len();
     Ok(EdgeHost {
         host: HostName::parse(&wire.host).map_err(|why| Invalid::new("host", why))?,
-        rules: each("rules", wire.rules, rule)?,
+        rules: each("rules", wire.rules, |wire| rule(wire, lists))?,
+        access: each("access", wire.access, access_rules)?,
     })
 }
 
-fn rule(wire: wire::Rule) -> Result<EdgeRule, Invalid> {
+fn rule(wire: wire::Rule, lists: usize) -> Result<EdgeRule, Invalid> {
     let path = wire.path.ok_or_else(|| Invalid::new("path", "missing"))?;
     let matches = RequestMatch {
         path: path_match(path).map_err(|invalid| invalid.within("path"))?,
@@ -71,15 +75,12 @@ fn rule(wire: wire::Rule) -> Result<EdgeRule, Invalid> {
         origin: wire.origin.into(),
         index: wire.index,
         limits: each("rate_limits", wire.rate_limits, limit)?,
-        access: access_rules(wire.authorization, wire.access)?,
+        access: access_list(wire.authorization, wire.access, lists)?,
     })
 }
 
-fn access_rules(
-    enforced: bool,
-    rules: Vec<wire::AccessRule>,
-) -> Result<Option<AccessRules>, Invalid> {
-    let rules = each("access", rules, |rule| {
+fn access_rules(wire: wire::AccessRules) -> Result<AccessRules, Invalid> {
+    let rules = each("rules", wire.rules, |rule| {
         // Nobody knows which port a client reached: a rule that names one would never match, not even to deny.
         match rule.to.iter().position(|to| !to.ports.is_empty()) {
             Some(to) => Err(Invalid::new(
@@ -89,12 +90,24 @@ fn access_rules(
             None => access::rule(rule),
         }
     })?;
-    match (enforced, rules.is_empty()) {
-        (true, _) => Ok(Some(AccessRules { enforced, rules })),
-        (false, true) => Ok(None),
-        (false, false) => Err(Invalid::new(
+    Ok(AccessRules {
+        enforced: true,
+        rules,
+    })
+}
+
+/// Which of so many lists holds for a rule.
+fn access_list(enforced: bool, index: u32, lists: usize) -> Result<Option<usize>, Invalid> {
+    match (enforced, usize::try_from(index)) {
+        (true, Ok(index)) if index < lists => Ok(Some(index)),
+        (true, _) => Err(Invalid::new(
+            "access",
+            format_args!("there is no list {index}, but {lists} in all"),
+        )),
+        (false, Ok(0)) => Ok(None),
+        (false, _) => Err(Invalid::new(
             "authorization",
-            "not set, and there are rules",
+            "not set, and a list is named",
         )),
     }
 }

@@ -12,11 +12,6 @@ use super::{Enforceable, Invalid, duration, known};
 use crate::service::{HashCookie, HashOn, Limits, Policy, ProxyProtocol};
 use crate::tls::origin::{EndpointTls, OriginTls, OriginTlsSpec};
 
-/// Each request in flight may keep a body of this size: more is a way to run out of memory.
-const REPLAY_BODY_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// More attempts only multiply load.
-const ATTEMPTS_MAX: u32 = 10;
-
 /// Converts a policy in which the control plane has filled in every default.
 pub(super) fn policy(wire: wire::BackendPolicy) -> Result<Enforceable<Policy>, Invalid> {
     let algorithm = match known::<wire::backend_policy::Algorithm>("algorithm", wire.algorithm)? {
@@ -125,12 +120,12 @@ fn limit(field: &str, value: Option<prost_types::Duration>) -> Result<Option<Dur
 }
 
 fn retries(wire: wire::Retries) -> Result<RetryPolicy, Invalid> {
-    if wire.attempts > ATTEMPTS_MAX {
-        let why = format_args!("{} is above {ATTEMPTS_MAX}", wire.attempts);
+    if wire.attempts > RetryPolicy::ATTEMPTS_MAX {
+        let why = format_args!("{} is above {}", wire.attempts, RetryPolicy::ATTEMPTS_MAX);
         return Err(Invalid::new("attempts", why));
     }
-    if wire.replay_body_max_bytes > REPLAY_BODY_BYTES_MAX {
-        let why = format_args!("above {REPLAY_BODY_BYTES_MAX}");
+    if wire.replay_body_max_bytes > RetryPolicy::REPLAY_BODY_BYTES_MAX {
+        let why = format_args!("above {}", RetryPolicy::REPLAY_BODY_BYTES_MAX);
         return Err(Invalid::new("replay_body_max_bytes", why));
     }
     Ok(RetryPolicy {

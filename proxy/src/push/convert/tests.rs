@@ -62,6 +62,7 @@ fn hosts() {
                 },
                 rule,
             ],
+            ..wire::EdgeHost::default()
         }
     }
     check(edge_host(with(|_| {})), "Service(\"shop/web:80\")");
@@ -107,6 +108,7 @@ fn conditions() {
         let host = wire::EdgeHost {
             host: "a.test".to_owned(),
             rules: vec![rule],
+            ..wire::EdgeHost::default()
         };
         check(edge_host(host), expected);
     }
@@ -185,6 +187,7 @@ fn rate_limits() {
                 rate_limits: vec![limit],
                 ..wire::Rule::default()
             }],
+            ..wire::EdgeHost::default()
         }
     }
     let key = |part| vec![wire::KeyPart { part }];
@@ -498,41 +501,52 @@ fn workloads() {
     );
     let to = |w: &mut wire::Workload| w.rules[0].to[0].ports.push(99_999);
     check_workload(to, "refused: rules[0].to[0].ports[1]: 99999 is no port");
+    for (host, expected) in [
+        ("*.A.test", "hosts: [Wildcard(\".a.test\")]"),
+        ("", "refused: rules[0].to[0].hosts[0]: empty"),
+        (
+            "a.test:8443",
+            "refused: rules[0].to[0].hosts[0]: \"a.test:8443\" is no host name",
+        ),
+    ] {
+        check_workload(|w| w.rules[0].to[0].hosts = vec![host.into()], expected);
+    }
 }
 
 #[test]
 fn access_at_the_edge() {
-    fn with(change: impl Fn(&mut wire::Rule)) -> wire::EdgeHost {
-        let mut rule = wire::Rule {
+    fn with(change: impl Fn(&mut wire::EdgeHost)) -> wire::EdgeHost {
+        let rule = |access| wire::Rule {
             path: Some(path("/")),
             service: "shop/web:80".to_owned(),
             authorization: true,
-            access: vec![wire::AccessRule {
+            access,
+            ..wire::Rule::default()
+        };
+        let list = wire::AccessRules {
+            rules: vec![wire::AccessRule {
                 from: vec![wire::AccessFrom::default()],
                 to: vec![wire::AccessTo::default()],
                 ..wire::AccessRule::default()
             }],
-            ..wire::Rule::default()
         };
-        change(&mut rule);
-        wire::EdgeHost {
+        let mut host = wire::EdgeHost {
             host: "a.test".to_owned(),
-            rules: vec![rule],
-        }
+            rules: vec![rule(0), rule(1)],
+            access: vec![wire::AccessRules::default(), list],
+        };
+        change(&mut host);
+        host
     }
-    fn check_access(change: impl Fn(&mut wire::Rule), expected: &str) {
+    fn check_access(change: impl Fn(&mut wire::EdgeHost), expected: &str) {
         check(edge_host(with(change)), expected);
     }
-    let open = |rule: &mut wire::Rule| {
-        rule.authorization = false;
-        rule.access.clear();
-    };
-    check_access(open, "access: None");
-    let closed = |rule: &mut wire::Rule| rule.access.clear();
+    check_access(|_| {}, "access: Some(1)");
     check_access(
-        closed,
-        "access: Some(AccessRules { enforced: true, rules: [] })",
+        |_| {},
+        "access: [AccessRules { enforced: true, rules: [] }, AccessRules { enforced: true, rules: [AccessRule",
     );
+    check_access(|host| host.rules[0].authorization = false, "access: None");
     for (block, expected) in [
         ("10.0.0.5/8", "ip_blocks: [10.0.0.5/8]"),
         ("10.0.0.5", "ip_blocks: [10.0.0.5/32]"),
@@ -542,19 +556,29 @@ fn access_at_the_edge() {
         ("::ffff:0:0/90", "ip_blocks: [::ffff:0.0.0.0/90]"),
         (
             "a.test",
-            "refused: rules[0].access[0].from[0].ip_blocks[0]: \"a.test\"",
+            "refused: access[1].rules[0].from[0].ip_blocks[0]: \"a.test\"",
         ),
     ] {
-        let from = |rule: &mut wire::Rule| rule.access[0].from[0].ip_blocks = vec![block.into()];
-        check_access(from, expected);
+        check_access(
+            |host| host.access[1].rules[0].from[0].ip_blocks = vec![block.into()],
+            expected,
+        );
     }
     check_access(
-        |rule| rule.access[0].to[0].ports = vec![80],
-        "refused: rules[0].access[0].to[0].ports: means nothing at an edge",
+        |host| host.access[1].rules[0].to[0].ports = vec![80],
+        "refused: access[1].rules[0].to[0].ports: means nothing at an edge",
     );
     check_access(
-        |rule| rule.authorization = false,
-        "refused: rules[0].authorization: not set, and there are rules",
+        |host| host.rules[1].access = 2,
+        "refused: rules[1].access: there is no list 2, but 2 in all",
+    );
+    check_access(
+        |host| host.access.clear(),
+        "refused: rules[0].access: there is no list 0, but 0 in all",
+    );
+    check_access(
+        |host| host.rules[1].authorization = false,
+        "refused: rules[1].authorization: not set, and a list is named",
     );
 }
 

@@ -1,5 +1,7 @@
 //! What an edge must know of who may ask an Ingress.
 
+use std::collections::BTreeMap;
+
 use meshgate_api::{
     policies::access::{AccessPolicySpec, Action, Rule},
     push,
@@ -8,16 +10,35 @@ use meshgate_api::{
 use crate::{
     compile::{
         Compiler,
+        access::of_rule,
         index::{Target, TargetKind},
+        report::{Effect, Unsupported},
     },
     objects::Name,
 };
 
+/// Who may ask for a host: the rules of each policy, once.
+#[derive(Default)]
+pub(in crate::compile) struct AccessLists<'a> {
+    pub(in crate::compile) rules: Vec<push::AccessRules>,
+    of: BTreeMap<&'a Name, u32>,
+}
+
 impl Compiler {
-    /// The rules of the policy in force for an Ingress; `None` when no policy has an opinion.
-    pub(in crate::compile) fn edge_access(&self, ingress: &Name) -> Option<Vec<push::AccessRule>> {
+    /// Where in a host's lists the rules for an Ingress are; `None` when no policy has an opinion.
+    pub(in crate::compile) fn edge_access<'a>(
+        &'a self,
+        ingress: &Name,
+        lists: &mut AccessLists<'a>,
+    ) -> Option<u32> {
         let (policy, spec) = self.edge_access_policy(ingress)?;
-        Some(self.access_rules(policy, &judged_rules(spec), spec.audit))
+        let next = u32::try_from(lists.rules.len()).expect("a host has fewer policies than rules");
+        let index = *lists.of.entry(policy).or_insert(next);
+        if index == next {
+            let rules = self.access_rules(policy, &judged_rules(spec), spec.audit);
+            lists.rules.push(push::AccessRules { rules });
+        }
+        Some(index)
     }
 
     /// The policy in force for an Ingress: the oldest that has an opinion.
@@ -68,19 +89,36 @@ fn judged(rule: &Rule) -> Option<Rule> {
     Some(rule)
 }
 
-/// Paths of the fields that are set and not enforced at an edge.
-pub(in crate::compile) fn unsupported(spec: &AccessPolicySpec) -> Vec<String> {
+/// The fields that are set and not supported at an edge, or otherwise than for pods.
+pub(in crate::compile) fn unsupported(spec: &AccessPolicySpec) -> Vec<Unsupported> {
     let fields = [
-        (spec.mtls.is_some(), "mtls"),
-        (!spec.ports.is_empty(), "ports"),
+        (
+            spec.mtls.is_some(),
+            "spec.mtls at an edge",
+            Effect::NotEnforced,
+        ),
+        (
+            !spec.ports.is_empty(),
+            "spec.ports at an edge",
+            Effect::NotEnforced,
+        ),
+        (
+            spec.authentication.is_some(),
+            "spec.authentication",
+            Effect::NobodyLetIn,
+        ),
     ];
-    let fields = fields.iter().filter(|(is_set, _)| *is_set);
-    let fields = fields.map(|(_, field)| format!("spec.{field} (at an edge)"));
+    let fields = fields.into_iter().filter(|(is_set, ..)| *is_set);
+    let fields = fields.map(|(_, path, effect)| Unsupported::new(path, effect));
     let rules = spec.rules.iter().flatten().enumerate();
     let of_rules = rules.flat_map(|(rule, of)| {
+        let effect = of_rule(of.action);
         let with_ports = of.to.iter().enumerate();
         let with_ports = with_ports.filter(|(_, to)| !to.ports.is_empty());
-        with_ports.map(move |(to, _)| format!("spec.rules[{rule}].to[{to}].ports (at an edge)"))
+        with_ports.map(move |(to, _)| {
+            let path = format!("spec.rules[{rule}].to[{to}].ports at an edge");
+            Unsupported::new(path, effect)
+        })
     });
     fields.chain(of_rules).collect()
 }

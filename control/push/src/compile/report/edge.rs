@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use meshgate_api::policies::TargetRef;
 
-use super::{Key, Problem, Report, conflicted};
+use super::{Key, Problem, Report, Unsupported, conflicted};
 use crate::{
     compile::{
         Compiler,
@@ -32,13 +32,19 @@ impl Compiler {
 
 /// What a policy asks for that an edge does not do.
 pub(super) fn note_edge(name: &Name, policy: &AccessPolicy, report: &mut Report) {
-    let (Report::Policy(report), Some(spec)) = (report, &policy.spec) else {
+    let (Report::Policy(report), Some(spec)) = (report, policy.valid()) else {
         return;
     };
     for ancestor in &mut report.ancestors {
         let target = Target::of(name, &ancestor.target);
         if target.is_some_and(|target| target.kind == TargetKind::Ingress) {
-            ancestor.unsupported.extend(unsupported(spec));
+            let unsupported = unsupported(spec);
+            // The edge's view of a field goes before that of pods.
+            ancestor.unsupported.retain(|field| {
+                let is_judged = |of: &Unsupported| of.path == field.path;
+                !unsupported.iter().any(is_judged)
+            });
+            ancestor.unsupported.extend(unsupported);
         }
     }
 }

@@ -49,7 +49,7 @@ spec:
             show("port", 3)
         ),
     );
-    let partly = "; not supported: spec.loadBalancing.slowStart";
+    let partly = "; not supported: spec.loadBalancing.slowStart (not enforced)";
     world.check_report(
         "shop/old",
         &format!("Service web: accepted, in Service shop/web:80 Service shop/web:81{partly}"),
@@ -98,7 +98,7 @@ spec:
         host a.test
           prefix / -> shop/web:80 (ingress/shop/web 0) <= shop/limits/all 100/1s x1 <= shop/limits/local 5/60s x1",
     );
-    let partly = "; not supported: spec.limits[1] (key with a claim)";
+    let partly = "; not supported: spec.limits[1].key with a claim (not enforced)";
     world.check_report(
         "shop/limits",
         &format!(
@@ -274,7 +274,7 @@ spec:
     ] {
         check(balancing, "", &format!("Invalid: {problem}"));
     }
-    let alone = "not supported: spec.loadBalancing.hash (without ConsistentHash)";
+    let alone = "not supported: spec.loadBalancing.hash without ConsistentHash (not enforced)";
     check(
         "{algorithm: RoundRobin, hash: {query: id}}",
         "ROUND_ROBIN",
@@ -322,7 +322,9 @@ spec: {clusterIP: None, ports: [{port: 80}]}
     );
     world.check_report(
         "shop/full",
-        "Service web: accepted, in Service shop/web:80; not supported: spec.loadBalancing.slowStart, spec.loadBalancing.locality, spec.retries.hedgeAfter, \
-         spec.healthCheck, spec.tls.mode (Mutual)",
+        "Service web: UnsupportedFields: not supported yet: spec.tls.mode Mutual (nothing is sent to endpoints outside the mesh); \
+         not supported: spec.loadBalancing.slowStart (not enforced), spec.loadBalancing.locality (not enforced), \
+         spec.retries.hedgeAfter (not enforced), spec.healthCheck (not enforced), \
+         spec.tls.mode Mutual (nothing is sent to endpoints outside the mesh)",
     );
 }

@@ -1,6 +1,9 @@
 //! AccessPolicies of an Ingress.
 
+use prost::Message as _;
+
 use super::World;
+use crate::compile::{Body, Key, ResourceKind};
 use crate::objects::Kind;
 
 const WEB: &str = r#"
@@ -43,7 +46,7 @@ fn rules_go_to_the_routes_of_their_ingress() {
     check(
         "mtls: Permissive",
         "",
-        "Ingress web: accepted, in EdgeHost a.test; not supported: spec.mtls (at an edge)",
+        "Ingress web: accepted, in EdgeHost a.test; not supported: spec.mtls at an edge (not enforced)",
     );
     let accepted = "Ingress web: accepted, in EdgeHost a.test";
     check("rules: []", ", authorized", accepted);
@@ -75,24 +78,28 @@ fn what_an_edge_cannot_judge_lets_nobody_in_nor_past_a_deny() {
     check(
         "rules: [{when: [{claim: groups, contains: admin}]}, {action: Deny, when: [{claim: a}]}]",
         ", authorized\n    deny from [] to [] (shop/p)",
-        &format!("{partly}spec.rules[0].when, spec.rules[1].when"),
+        &format!(
+            "{partly}spec.rules[0].when (what names it allows nothing), spec.rules[1].when (what names it denies regardless of it)"
+        ),
     );
     check(
         "rules: [{to: [{ports: [80]}]}, {to: [{ports: [80]}, {methods: [GET]}]}, {action: Deny, to: [{ports: [80], methods: [PUT]}]}]",
         ", authorized\n    allow from [] to [GET] (shop/p)\n    deny from [] to [PUT] (shop/p)",
         &format!(
-            "{partly}spec.rules[0].to[0].ports (at an edge), spec.rules[1].to[0].ports (at an edge), spec.rules[2].to[0].ports (at an edge)"
+            "{partly}spec.rules[0].to[0].ports at an edge (what names it allows nothing), spec.rules[1].to[0].ports at an edge (what names it allows nothing), spec.rules[2].to[0].ports at an edge (what names it denies regardless of it)"
         ),
     );
     check(
         "authentication: {basic: {}}",
         ", authorized",
-        &format!("{partly}spec.authentication"),
+        &format!("{partly}spec.authentication (nobody is let in)"),
     );
     check(
         "authentication: {basic: {}}, ports: [{port: 1, mtls: Strict}], rules: [{}, {action: Deny, from: [{ipBlocks: [10.0.0.0/8]}]}]",
         ", authorized\n    deny from [10.0.0.0/8] to [] (shop/p)",
-        &format!("{partly}spec.authentication, spec.ports (at an edge)"),
+        &format!(
+            "{partly}spec.ports at an edge (not enforced), spec.authentication (nobody is let in)"
+        ),
     );
 }
 
@@ -145,19 +152,19 @@ fn targets_that_are_none_and_targets_of_both_kinds() {
     );
     let mut world = World::of(&format!("{WEB}{}", policy("p", 0, &spec)));
     let of_others = "
-        Ingress gone: TargetNotFound: there is no Ingress gone of class meshgate in this namespace; not supported: spec.mtls (at an edge)
+        Ingress gone: TargetNotFound: there is no Ingress gone of class meshgate in this namespace; not supported: spec.mtls at an edge (not enforced)
         Service web: accepted, in 
         Gateway g: Invalid: targets of kind Gateway are not supported yet";
     world.check_report(
         "shop/p",
         &format!("
-        Ingress web: accepted, in EdgeHost a.test; not supported: spec.mtls (at an edge){of_others}"),
+        Ingress web: accepted, in EdgeHost a.test; not supported: spec.mtls at an edge (not enforced){of_others}"),
     );
     world.delete(Kind::Ingress, "shop/web");
     world.check_report(
         "shop/p",
         &format!("
-        Ingress web: TargetNotFound: there is no Ingress web of class meshgate in this namespace; not supported: spec.mtls (at an edge){of_others}"),
+        Ingress web: TargetNotFound: there is no Ingress web of class meshgate in this namespace; not supported: spec.mtls at an edge (not enforced){of_others}"),
     );
     world.apply(WEB);
     world.check(
@@ -166,14 +173,174 @@ fn targets_that_are_none_and_targets_of_both_kinds() {
     );
 }
 
+/// What is wrong with a policy of the Ingress, and that the host is closed by it.
+#[track_caller]
+fn check_closed(spec: &str, problem: &str) {
+    let closed = "nobody is let in until it is mended";
+    check(
+        spec,
+        ", authorized",
+        &format!("Ingress web: Invalid: {problem}; {closed}"),
+    );
+}
+
 #[test]
-fn a_path_that_nothing_can_equal_is_the_policys_fault() {
-    let spec =
-        format!("{{targetRefs: [{INGRESS}], rules: [{{to: [{{paths: [{{value: /a//b}}]}}]}}]}}");
-    let world = World::of(&format!("{WEB}{}", policy("p", 0, &spec)));
-    world.check("host", OPEN_HOST);
+fn what_never_was_valid_closes() {
+    let never = "contains an empty element, a dot element, a query or characters that no normalised path has";
+    check_closed(
+        "rules: [{to: [{paths: [{value: /a//b}]}]}]",
+        &format!("spec.rules[0]: path \"/a//b\" {never}"),
+    );
+    check_closed(
+        "rules: [{from: [{ipBlocks: [10.0.0.0/33]}]}]",
+        "spec.rules[0]: \"10.0.0.0/33\" is no network",
+    );
+    check_closed(
+        "rules: many, mtls: Permissive",
+        "spec: invalid type: string \"many\", expected a sequence",
+    );
+    check_closed(
+        "authentication: {basic: {}}, mtls: Maybe",
+        "spec: unknown variant `Maybe`, expected `Strict` or `Permissive`",
+    );
+    check_closed(
+        "rules: [{action: Deny, to: [{hosts: ['admin.test:8443']}]}]",
+        "spec.rules[0]: \"admin.test:8443\" is no host name: expected `a.test`, `*.a.test` or `*`",
+    );
+    check_closed(
+        "rules: [{action: Deny, to: [{hosts: ['']}]}]",
+        "spec.rules[0]: a host is empty",
+    );
+    check_closed(
+        "rules: [{to: [{ports: [0]}]}]",
+        "spec.rules[0]: 0 is no port",
+    );
+    // Of who may come it says nothing.
+    check(
+        "mtls: Maybe",
+        "",
+        "Ingress web: Invalid: spec: unknown variant `Maybe`, expected `Strict` or `Permissive`; plaintext is refused until it is mended",
+    );
+    check(
+        "audit: true, rules: [{from: [{ipBlocks: [x]}]}]",
+        ", authorized\n    deny from [] to [] (shop/p, audit)",
+        "Ingress web: Invalid: spec.rules[0]: \"x\" is no network",
+    );
+}
+
+#[test]
+fn a_broken_change_closes_with_the_next_control_plane() {
+    let with = |uid: &str, block: &str| {
+        let spec =
+            format!("{{targetRefs: [{INGRESS}], rules: [{{from: [{{ipBlocks: [{block}]}}]}}]}}");
+        policy("p", 0, &spec).replace("name: p,", &format!("name: p, uid: {uid},"))
+    };
+    let host = |rules: &str| OPEN_HOST.replace(WEB_RULE, &format!("{WEB_RULE}, authorized{rules}"));
+    let (good, broken) = (with("a", "10.0.0.0/8"), with("a", "10.0.0.0/33"));
+    let mut world = World::of(&format!("{WEB}{good}"));
+    world.apply(&broken);
+    let former = host("\n    allow from [10.0.0.0/8] to [] (shop/p)");
+    world.check("host", &former);
+    let problem = "Ingress web: Invalid: spec.rules[0]: \"10.0.0.0/33\" is no network";
+    let stays = "the last valid version stays in force until the control plane starts anew, then nobody is let in";
+    world.check_report("shop/p", &format!("{problem}; {stays}"));
+    // It still does after a second broken version.
+    world.apply(&with("a", "10.0.0.0/34"));
+    world.check("host", &former);
+    let closed = format!("{problem}; nobody is let in until it is mended");
+    let anew = World::of(&format!("{WEB}{broken}"));
+    anew.check("host", &host(""));
+    anew.check_report("shop/p", &closed);
+    // Another object of that name has no former version.
+    world.apply(&with("b", "10.0.0.0/33"));
+    world.check("host", &host(""));
+    world.check_report("shop/p", &closed);
+    world.apply(&with("b", "10.0.0.0/8"));
+    world.check("host", &former);
+}
+
+#[test]
+fn a_part_of_an_ingress_is_none() {
+    let spec = |section: &str| {
+        let target = INGRESS.replace("web", &format!("web, sectionName: {section}"));
+        format!(
+            "{{targetRefs: [{target}], rules: [{{action: Deny, to: [{{paths: [{{value: /admin}}]}}]}}]}}"
+        )
+    };
+    let world = World::of(&format!(
+        "{WEB}{}{}",
+        policy("p", 0, &spec("a")),
+        policy("q", 1, &spec("b"))
+    ));
+    world.check(
+        "host",
+        &OPEN_HOST.replace(WEB_RULE, &format!("{WEB_RULE}, authorized")),
+    );
+    for name in ["shop/p", "shop/q"] {
+        world.check_report(
+            name,
+            "Ingress web: Invalid: spec.targetRefs[0].sectionName: means nothing for an Ingress; nobody is let in until it is mended",
+        );
+    }
+}
+
+/// Ten thousand networks for four hundred routes are a list, not four hundred.
+#[test]
+fn a_host_carries_rules_once() {
+    let backend = "backend: {service: {name: web, port: {number: 80}}}";
+    let paths: String = (0..400)
+        .map(|path| format!("{{path: /{path}, pathType: Prefix, {backend}}},"))
+        .collect();
+    let routes = |name: &str| {
+        format!(
+            "\n---\nkind: Ingress\nmetadata: {{name: {name}}}\nspec: {{rules: [{{host: b.test, http: {{paths: [{paths}]}}}}]}}\n"
+        )
+    };
+    let network = |index: u32| format!("\"10.{}.{}.0/24\",", index / 256, index % 256);
+    let of = |count: u32, targets: &str| {
+        let blocks: String = (0..count).map(network).collect();
+        policy(
+            "p",
+            0,
+            &format!("{{targetRefs: [{targets}], rules: [{{from: [{{ipBlocks: [{blocks}]}}]}}]}}"),
+        )
+    };
+    let many = INGRESS.replace("web", "many");
+    let more = routes("more").replace("path: /", "path: /more");
+    let mut world = World::of(&format!(
+        "{WEB}{}{more}{}",
+        routes("many"),
+        of(
+            10_000,
+            &format!("{many}, {}", INGRESS.replace("web", "more"))
+        )
+    ));
+    let size = |world: &World| {
+        let body = &world.resources[&Key::new(ResourceKind::EdgeHost, "b.test")];
+        let Body::EdgeHost(host) = body else {
+            panic!("no host");
+        };
+        let lists: Vec<_> = host
+            .rules
+            .iter()
+            .map(|rule| (rule.authorization, rule.access))
+            .collect();
+        assert_eq!(lists, [(true, 0); 800]);
+        assert_eq!(host.access.len(), 1);
+        host.encoded_len()
+    };
+    assert!(size(&world) < 512 << 10);
+    // Too many for any message in the end.
+    world.delete(Kind::AccessPolicy, "shop/p");
+    world.apply(&of(
+        40_000,
+        &format!("{many}, {}", INGRESS.replace("web", "more")),
+    ));
+    assert!(size(&world) < 128 << 10);
     world.check_report(
         "shop/p",
-        "Ingress web: Invalid: spec.rules[0]: path \"/a//b\" contains an empty element, a dot element, a query or characters that no normalised path has",
+        "
+        Ingress many: Invalid: spec.rules: about 714606 bytes are more than 524288: join networks, paths or hosts; nobody is let in until it is mended
+        Ingress more: Invalid: spec.rules: about 714606 bytes are more than 524288: join networks, paths or hosts; nobody is let in until it is mended",
     );
 }

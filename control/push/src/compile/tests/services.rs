@@ -150,7 +150,7 @@ spec:
     world.check_report("shop/told", accepted);
     // A pod of them gets a sidecar, and loses it.
     world.apply(POD);
-    let not_for_it = "; not supported: spec.proxyProtocol (for endpoints in the mesh)";
+    let not_for_it = "; not supported: spec.proxyProtocol for endpoints in the mesh (not enforced)";
     world.check_report("shop/told", &format!("{accepted}{not_for_it}"));
     world.delete(Kind::Pod, "shop/web-a");
     world.check_report("shop/told", accepted);

@@ -164,7 +164,7 @@ fn names_are_handed_on_and_all_authorities_are_needed() {
 #[test]
 fn a_certificate_of_our_own_is_not_supported() {
     for (tls, field) in [
-        ("{mode: Mutual}", "spec.tls.mode (Mutual)"),
+        ("{mode: Mutual}", "spec.tls.mode Mutual"),
         (
             "{caRefs: [{kind: ConfigMap, name: ca}], hostname: a.test, clientCertificateRef: {name: x}}",
             "spec.tls.clientCertificateRef",
@@ -173,19 +173,83 @@ fn a_certificate_of_our_own_is_not_supported() {
         let mut world = World::of(&format!("{SERVICE}{}", policy(tls)));
         world.apply(&holder("ConfigMap", "ca", "ca.crt", &pem(1)));
         let problem = "spec.tls: a certificate of the proxy's is not supported yet";
+        let nothing = "nothing is sent to endpoints outside the mesh";
         world.check_tls(&format!("!! BackendPolicy shop/verified: {problem}"));
         world.check_report(
             "shop/verified",
-            &format!("{ACCEPTED}; not supported: {field}"),
+            &format!("Service web: UnsupportedFields: not supported yet: {field} ({nothing}); not supported: {field} ({nothing})"),
         );
     }
+}
+
+/// A mistake elsewhere in the policy does not send in the clear what was to be verified.
+#[test]
+fn a_broken_policy_with_tls_sends_nothing() {
+    let broken = |rest: &str| policy(CONFIG_MAP).replace("tls:", &format!("{rest}, tls:"));
+    let no_condition = |name| {
+        format!(
+            "spec.retries.on[0]: \"{name}\" is no retry condition: expected ConnectFailure, RefusedStream, ResetBeforeResponse, GatewayError, Retriable4xx, PerTryTimeout, a status from 400 to 599 or the name of a gRPC code"
+        )
+    };
+    for (rest, problem) in [
+        ("retries: {on: [TIMEOUT]}", no_condition("TIMEOUT")),
+        ("retries: {on: ['302']}", no_condition("302")),
+        (
+            "retries: {replayBodyMax: 32Mi}",
+            "spec.retries.replayBodyMax: 33554432 is above 16777216".into(),
+        ),
+        (
+            "limits: {requests: 0}",
+            "spec.limits.requests: 0 would let nothing through".into(),
+        ),
+        (
+            "circuitBreaker: {successRate: {below: 80, window: 0s}}",
+            "spec.circuitBreaker.successRate.window: must be above 0".into(),
+        ),
+    ] {
+        let closed = |world: &World| {
+            world.check_tls(&format!("!! BackendPolicy shop/verified: {problem}"));
+            world.check_report(
+                "shop/verified",
+                &format!("Service web: Invalid: {problem}; nothing is sent to endpoints outside the mesh until it is mended"),
+            );
+        };
+        let mut world = World::of(&format!("{SERVICE}{}", broken(rest)));
+        closed(&world);
+        world.apply(&holder("ConfigMap", "ca", "ca.crt", &pem(1)));
+        world.apply(&policy(CONFIG_MAP));
+        world.apply(&holder("ConfigMap", "ca", "ca.crt", &pem(1)));
+        world.check_tls("to api.shop.test by 1");
+        world.apply(&broken(rest));
+        world.check_tls("to api.shop.test by 1");
+        world.check_report(
+            "shop/verified",
+            &format!("Service web: Invalid: {problem}; the last valid version stays in force until the control plane starts anew, then nothing is sent to endpoints outside the mesh"),
+        );
+        world.delete(Kind::BackendPolicy, "shop/verified");
+        world.apply(&broken("retries: {on: [NEVER]}"));
+        world.check_tls(&format!(
+            "!! BackendPolicy shop/verified: {}",
+            no_condition("NEVER")
+        ));
+        world.apply(&broken(rest));
+        closed(&world);
+    }
+    // Without TLS nothing needs to close.
+    let plain = broken("retries: {on: [TIMEOUT]}").replace(CONFIG_MAP, "null");
+    World::of(&format!("{SERVICE}{plain}")).check_tls("");
 }
 
 #[test]
 fn what_is_wrong_names_its_field() {
     let check = |tls: &str, problem: &str| {
         let world = World::of(&format!("{SERVICE}{}", policy(tls)));
-        world.check_report("shop/verified", &format!("Service web: Invalid: {problem}"));
+        let closed = "nothing is sent to endpoints outside the mesh until it is mended";
+        world.check_report(
+            "shop/verified",
+            &format!("Service web: Invalid: {problem}; {closed}"),
+        );
+        world.check_tls(&format!("!! BackendPolicy shop/verified: {problem}"));
     };
     check(
         "{hostname: a.test}",

@@ -93,7 +93,7 @@ fn what_is_not_understood_lets_nobody_in() {
     );
     world.check_report(
         "shop/p",
-        "Namespace shop: accepted, in Workload shop/catalog-1; not supported: spec.rules[0].when, spec.rules[1].when, spec.authentication",
+        "Namespace shop: accepted, in Workload shop/catalog-1; not supported: spec.rules[0].when (what names it allows nothing), spec.rules[1].when (what names it denies regardless of it), spec.authentication (not enforced)",
     );
 }
 
@@ -124,4 +124,85 @@ fn conflicts_and_targets_that_are_none() {
         Service gone: TargetNotFound: there is no Service gone in this namespace
         Ingress x: TargetNotFound: there is no Ingress x of class meshgate in this namespace",
     );
+}
+
+/// What a policy that never was valid comes to, and what is said of it.
+#[track_caller]
+fn check_broken(spec: &str, catalog: &str, other: &str, closes: &str) {
+    let world = World::of(&format!("{POD}{}", policy("p", &format!("{{{spec}}}"))));
+    world.check("workload", &format!("{CATALOG} {catalog}\n{OTHER} {other}"));
+    let said = world
+        .reports
+        .values()
+        .any(|report| format!("{report:?}").contains(&format!("; {closes} until it is mended")));
+    assert!(said, "{spec}: {:?}", world.reports);
+}
+
+#[test]
+fn what_never_was_valid_closes_all_that_it_may_mean() {
+    let (open, closed) = ("PERMISSIVE", "PERMISSIVE, authorized");
+    let nobody = "nobody is let in";
+    let no_block = "rules: [{from: [{ipBlocks: [x]}]}]";
+    let namespace = "targetRefs: [{kind: Namespace, name: shop}]";
+    let catalog = "matchLabels: {app: catalog}";
+    check_broken(&format!("{namespace}, {no_block}"), closed, closed, nobody);
+    let service = "targetRefs: [{kind: Service, name: catalog}]";
+    check_broken(&format!("{service}, {no_block}"), closed, open, nobody);
+    let pods = format!("selector: {{{catalog}}}");
+    check_broken(&format!("{pods}, {no_block}"), closed, open, nobody);
+    // What only narrows is left out.
+    let narrow = format!("selector: {{{catalog}, matchExpressions: [{{}}]}}, rules: [{{}}]");
+    check_broken(&narrow, closed, open, nobody);
+    check_broken(
+        "selector: {matchExpressions: [{}]}, rules: []",
+        closed,
+        closed,
+        nobody,
+    );
+    check_broken(
+        "selector: {matchLabels: all}, rules: []",
+        closed,
+        closed,
+        nobody,
+    );
+    check_broken("targetRefs: web, rules: []", closed, closed, nobody);
+    let either = format!("{service}, selector: {{matchLabels: {{app: other}}}}, rules: []");
+    check_broken(&either, closed, closed, nobody);
+    let (strict, plaintext) = ("STRICT", "plaintext is refused");
+    check_broken(
+        &format!("{namespace}, mtls: strict"),
+        strict,
+        strict,
+        plaintext,
+    );
+    check_broken(
+        &format!("{namespace}, ports: all"),
+        strict,
+        strict,
+        plaintext,
+    );
+    let both = format!("{service}, mtls: Strict, {no_block}");
+    check_broken(&both, "STRICT, authorized", open, nobody);
+    check_broken(
+        &format!(
+            "{service}, audit: 1, ports: [{{port: 80, mtls: Strict}}, {{port: 81, mtls: Permissive}}]"
+        ),
+        "PERMISSIVE\n  port 80 STRICT",
+        open,
+        plaintext,
+    );
+}
+
+#[test]
+fn a_broken_exception_is_none() {
+    let strict = policy(
+        "all",
+        "{targetRefs: [{kind: Namespace, name: shop}], mtls: Strict}",
+    );
+    let exception = policy(
+        "p",
+        "{selector: {matchLabels: {app: catalog}, matchExpressions: [{}]}, mtls: Permissive}",
+    );
+    World::of(&format!("{POD}{strict}{exception}"))
+        .check("workload", &format!("{CATALOG} STRICT\n{OTHER} STRICT"));
 }
