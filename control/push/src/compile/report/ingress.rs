@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 
 use super::{IngressReport, Problem};
 use crate::{
-    compile::{Compiler, Key, ResourceKind, certificate, host::valid_host, index},
+    compile::{
+        Compiler, Key, ResourceKind, certificate,
+        host::{compared, valid_host},
+        index,
+    },
     objects::{Name, SecretState},
 };
 
@@ -24,16 +28,7 @@ impl Compiler {
                     format!("\"{}\" is no host name", rule.host),
                 ));
             }
-            for path in rule
-                .paths
-                .iter()
-                .filter(|path| !path.value.starts_with('/'))
-            {
-                problems.push(Problem::new(
-                    "InvalidPath",
-                    format!("path \"{}\" does not start with /", path.value),
-                ));
-            }
+            problems.extend(rule.paths.iter().filter_map(|path| compared(path).err()));
             problems.extend(
                 rule.paths
                     .iter()
