@@ -211,10 +211,17 @@ async fn pause(error: &watcher::Error, what: &str, retry: &mut Retry) {
 }
 
 fn is_refused(error: &watcher::Error) -> bool {
+    cause(error).is_some_and(|error| {
+        is_not_found(error) || matches!(error, kube::Error::Api(status) if status.code == 403)
+    })
+}
+
+/// Why a list or a watch could not be had at all.
+fn cause(error: &watcher::Error) -> Option<&kube::Error> {
     match error {
         watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => {
-            is_not_found(error) || matches!(error, kube::Error::Api(status) if status.code == 403)
+            Some(error)
         }
-        _ => false,
+        _ => None,
     }
 }

@@ -9,7 +9,7 @@ use meshgate_api::{
 use meshgate_certs::origin::authorities_pem;
 
 use super::{Compiler, index::Referent};
-use crate::objects::{Name, SecretState};
+use crate::objects::{Known, Name};
 
 /// Of one policy, all together: every proxy that calls the Service keeps them, and a message must hold them. The public
 /// web's authorities are half of it.
@@ -61,27 +61,34 @@ impl Compiler {
 
     fn authorities(&self, policy: &Name, ca: &CaRef) -> Result<String, String> {
         let name = policy.sibling(&ca.name);
-        let (what, found) = match ca.kind {
+        let (kind, found) = match ca.kind {
             CaKind::ConfigMap => {
                 let map = self.objects.config_maps.get(&name);
-                let text = map.map(|map| map.as_ref().map(|map| &map.authorities));
-                (format!("ConfigMap {name}"), text)
+                ("ConfigMap", held(map, |map| &map.authorities))
             }
             CaKind::Secret => {
                 let secret = self.objects.secrets.get(&name);
-                let text = secret.map(|secret| match secret {
-                    SecretState::Missing => None,
-                    SecretState::Present(secret) => Some(&secret.authorities),
-                });
-                (format!("Secret {name}"), text)
+                ("Secret", held(secret, |secret| &secret.authorities))
             }
         };
-        let object = found.ok_or_else(|| format!("{what} has not been read yet"))?;
-        let text = object.ok_or_else(|| format!("{what} does not exist"))?;
-        let text = text
-            .as_ref()
-            .ok_or_else(|| format!("{what} has no key ca.crt"))?;
-        authorities_pem(text).map_err(|problem| format!("{what}: ca.crt: {problem}"))
+        let text = found.map_err(|problem| format!("{kind} {name} {problem}"))?;
+        authorities_pem(text).map_err(|problem| format!("{kind} {name}: ca.crt: {problem}"))
+    }
+}
+
+/// What an object has under `ca.crt`, or what is the matter with the object.
+fn held<T>(
+    known: Option<&Known<T>>,
+    authorities: fn(&T) -> &Option<Vec<u8>>,
+) -> Result<&[u8], String> {
+    match known {
+        None => Err("has not been read yet".into()),
+        Some(Known::Missing) => Err("does not exist".into()),
+        Some(Known::Unreadable(why)) => Err(format!("cannot be read: {why}")),
+        Some(Known::Present(object)) => match authorities(object) {
+            None => Err("has no key ca.crt".into()),
+            Some(text) => Ok(text),
+        },
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::objects::{
     AccessPolicy, BackendPolicy, Change, ClassName, ConfigMap, Difference, EndpointSlice, Ingress,
-    IngressClass, Kind, Name, Object, Pod, RateLimitPolicy, SecretState, Service, in_namespace,
+    IngressClass, Kind, Known, Name, Object, Pod, RateLimitPolicy, Secret, Service, in_namespace,
 };
 
 impl Compiler {
@@ -22,6 +22,7 @@ impl Compiler {
         match change {
             Change::Apply(name, object) => self.put(name, *object),
             Change::Delete(kind, name) => self.delete(kind, &name),
+            Change::Unreadable(kind, name, why) => self.unreadable(kind, &name, why),
             Change::Listed(kind, listed) => {
                 let gone = self.objects.names(kind);
                 for name in gone.iter().filter(|name| !listed.contains(*name)) {
@@ -38,8 +39,8 @@ impl Compiler {
             Object::Pod(pod) => self.pod_changed(name, Some(pod)),
             Object::Ingress(ingress) => self.ingress_changed(name, Some(ingress)),
             Object::IngressClass(class) => self.class_changed(name, Some(class)),
-            Object::Secret(secret) => self.secret_changed(&name, SecretState::Present(secret)),
-            Object::ConfigMap(map) => self.config_map_changed(&name, Some(map)),
+            Object::Secret(secret) => self.secret_changed(&name, Known::Present(secret)),
+            Object::ConfigMap(map) => self.config_map_changed(&name, Known::Present(map)),
             Object::RateLimitPolicy(policy) => self.rate_limit_changed(name, Some(policy)),
             Object::BackendPolicy(policy) => self.backend_changed(name, Some(*policy)),
             Object::AccessPolicy(policy) => self.access_changed(name, Some(policy)),
@@ -53,11 +54,20 @@ impl Compiler {
             Kind::Pod => self.pod_changed(name.clone(), None),
             Kind::Ingress => self.ingress_changed(name.clone(), None),
             Kind::IngressClass => self.class_changed(name.clone(), None),
-            Kind::Secret => self.secret_changed(name, SecretState::Missing),
-            Kind::ConfigMap => self.config_map_changed(name, None),
+            Kind::Secret => self.secret_changed(name, Known::Missing),
+            Kind::ConfigMap => self.config_map_changed(name, Known::Missing),
             Kind::RateLimitPolicy => self.rate_limit_changed(name.clone(), None),
             Kind::BackendPolicy => self.backend_changed(name.clone(), None),
             Kind::AccessPolicy => self.access_changed(name.clone(), None),
+        }
+    }
+
+    fn unreadable(&mut self, kind: Kind, name: &Name, why: Arc<str>) {
+        match kind {
+            Kind::Secret => self.secret_changed(name, Known::Unreadable(why)),
+            Kind::ConfigMap => self.config_map_changed(name, Known::Unreadable(why)),
+            // Of these there are lists, which are waited for.
+            _ => {}
         }
     }
 
@@ -260,7 +270,7 @@ impl Compiler {
         }
     }
 
-    fn secret_changed(&mut self, name: &Name, secret: SecretState) {
+    fn secret_changed(&mut self, name: &Name, secret: Known<Secret>) {
         if !self.index.wants_secret(name) || self.objects.secrets.get(name) == Some(&secret) {
             return;
         }
@@ -271,7 +281,7 @@ impl Compiler {
         self.touch_authorities(CaKind::Secret, name);
     }
 
-    fn config_map_changed(&mut self, name: &Name, map: Option<ConfigMap>) {
+    fn config_map_changed(&mut self, name: &Name, map: Known<ConfigMap>) {
         if !self.index.wants_authorities(CaKind::ConfigMap, name)
             || self.objects.config_maps.get(name) == Some(&map)
         {

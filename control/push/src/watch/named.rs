@@ -1,19 +1,30 @@
 //! The watches of Secrets and ConfigMaps: each by name, so that no other is ever read.
 
-use std::{collections::HashMap, fmt::Debug};
+use std::{collections::HashMap, fmt::Debug, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::{Api, Client, Resource, runtime::watcher::watch_object};
+use kube::{
+    Api, Client, Resource,
+    runtime::watcher::{self, watch_object},
+};
+use meshgate_api::client::message;
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{is_refused, pause};
+use super::{cause, pause};
 use crate::{
     objects::{self, Change, Kind, Name, Object},
     retry::Retry,
 };
+
+/// At the first start, permissions appear within milliseconds.
+const FORBIDDEN_MAX: Duration = Duration::from_secs(1);
+/// Whatever else is out of order may pass, and proxies go on with what they have; but new ones have nothing, and wait.
+const FAILING_MAX: Duration = Duration::from_secs(60);
+const FORBIDDEN: &str =
+    "the control plane has no right to; apply this version's ClusterRole meshgate:push";
 
 /// Those that run.
 pub(crate) struct NamedWatches {
@@ -90,20 +101,31 @@ async fn watch_named<K>(
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
+    if !name.is_subdomain() {
+        // Nobody who is gone minds.
+        let _ = changes.send(Change::Delete(kind, name)).await;
+        return;
+    }
     let mut states = std::pin::pin!(watch_object(api, &name.name));
     let mut retry = Retry::default();
+    let begun = Instant::now();
     let mut known = false;
     while let Some(state) = states.next().await {
         let change = match state {
-            Ok(Some(object)) => Change::Apply(name.clone(), Box::new(trim(object))),
-            Ok(None) => Change::Delete(kind, name.clone()),
+            Ok(state) => {
+                retry = Retry::default();
+                match state {
+                    Some(object) => Change::Apply(name.clone(), Box::new(trim(object))),
+                    None => Change::Delete(kind, name.clone()),
+                }
+            }
             Err(error) => {
                 pause(&error, &format!("{kind:?} {name}"), &mut retry).await;
-                // What may not be read does not exist for us; everything else must not wait for it.
-                if known || !(is_refused(&error) && retry.has_lasted()) {
-                    continue;
+                // What was read once stays in force.
+                match given_up(&error, begun.elapsed()).filter(|_| !known) {
+                    Some(why) => Change::Unreadable(kind, name.clone(), why.into()),
+                    None => continue,
                 }
-                Change::Delete(kind, name.clone())
             }
         };
         known = true;
@@ -112,3 +134,16 @@ async fn watch_named<K>(
         }
     }
 }
+
+/// Why an object cannot be read, once everything else must not wait for it any longer.
+fn given_up(error: &watcher::Error, failing: Duration) -> Option<String> {
+    let (patience, why) = match cause(error) {
+        Some(kube::Error::Api(status)) if status.code == 403 => (FORBIDDEN_MAX, FORBIDDEN.into()),
+        Some(cause) => (FAILING_MAX, message(cause)),
+        None => (FAILING_MAX, error.to_string()),
+    };
+    (failing >= patience).then_some(why)
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use crate::{
         host::{compared, valid_host},
         index,
     },
-    objects::{Name, SecretState},
+    objects::{Known, Name},
 };
 
 impl Compiler {
@@ -71,22 +71,24 @@ impl Compiler {
         let mut problems: Vec<_> = secrets
             .into_iter()
             .filter_map(|secret| match self.objects.secrets.get(secret)? {
-                SecretState::Missing => Some(Problem::new(
+                Known::Missing => Some(Problem::new(
                     "SecretNotFound",
                     format!("secret {secret} does not exist"),
                 )),
-                SecretState::Present(content) => {
-                    certificate::key_pair(content).err().map(|problem| {
-                        let stays = match self.good_pairs.contains_key(secret) {
-                            true => "; the last valid certificate stays in use",
-                            false => "",
-                        };
-                        Problem::new(
-                            "SecretInvalid",
-                            format!("secret {secret}: {problem}{stays}"),
-                        )
-                    })
-                }
+                Known::Unreadable(why) => Some(Problem::new(
+                    "SecretUnreadable",
+                    format!("secret {secret} cannot be read: {why}"),
+                )),
+                Known::Present(content) => certificate::key_pair(content).err().map(|problem| {
+                    let stays = match self.good_pairs.contains_key(secret) {
+                        true => "; the last valid certificate stays in use",
+                        false => "",
+                    };
+                    Problem::new(
+                        "SecretInvalid",
+                        format!("secret {secret}: {problem}{stays}"),
+                    )
+                }),
             })
             .collect();
         let lost = claims.iter().filter_map(|(secret, host)| {

@@ -235,7 +235,7 @@ fn run(seed: u64) {
                         present.insert((kind(object), name.clone()), (**object).clone());
                     }
                     Change::Delete(kind, name) => drop(present.remove(&(*kind, name.clone()))),
-                    Change::Listed(..) => {}
+                    Change::Listed(..) | Change::Unreadable(..) => {}
                 }
                 batch.push(change);
             }

@@ -5,7 +5,7 @@ use rcgen::generate_simple_self_signed;
 
 use super::{World, show_tls};
 use crate::compile::{Body, Key, ResourceKind};
-use crate::objects::{Kind, Name};
+use crate::objects::{Change, Kind, Name};
 
 const SERVICE: &str = r#"
 kind: Service
@@ -88,8 +88,11 @@ fn authorities_follow_their_object() {
             "!! BackendPolicy shop/verified: spec.tls.caRefs[0]: {unread}"
         ));
         world.check_report("shop/verified", ACCEPTED);
-        world.delete(deleted, "shop/ca");
+        let name = Name::new("shop", "ca");
+        world.changes(vec![Change::Unreadable(deleted, name, "down".into())]);
         assert!(world.compiler.referents_known());
+        check_problem(&world, &format!("{kind} shop/ca cannot be read: down"));
+        world.delete(deleted, "shop/ca");
         let missing = format!("{kind} shop/ca does not exist");
         check_problem(&world, &missing);
         world.apply(&holder(kind, "ca", "ca.crt", &pem(1)));
