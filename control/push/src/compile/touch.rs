@@ -271,7 +271,9 @@ impl Compiler {
     }
 
     fn secret_changed(&mut self, name: &Name, secret: Known<Secret>) {
-        if !self.index.wants_secret(name) || self.objects.secrets.get(name) == Some(&secret) {
+        // Wanted before: something else in the same batch may refer to it again.
+        let wanted = self.index.wants_secret(name) || self.secrets_wanted.contains(name);
+        if !wanted || self.objects.secrets.get(name) == Some(&secret) {
             return;
         }
         self.objects.secrets.insert(name.clone(), secret);
@@ -282,9 +284,9 @@ impl Compiler {
     }
 
     fn config_map_changed(&mut self, name: &Name, map: Known<ConfigMap>) {
-        if !self.index.wants_authorities(CaKind::ConfigMap, name)
-            || self.objects.config_maps.get(name) == Some(&map)
-        {
+        let wanted = self.index.wants_authorities(CaKind::ConfigMap, name)
+            || self.config_maps_wanted.contains(name);
+        if !wanted || self.objects.config_maps.get(name) == Some(&map) {
             return;
         }
         self.objects.config_maps.insert(name.clone(), map);

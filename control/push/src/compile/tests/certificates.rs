@@ -14,7 +14,7 @@ fn secret(name: &str, certificate: &str, key: &str) -> String {
     )
 }
 
-fn pair() -> (String, String) {
+pub(super) fn pair() -> (String, String) {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(vec!["a.test".into()]).expect("a pair");
     (cert.pem(), signing_key.serialize_pem())

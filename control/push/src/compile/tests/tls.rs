@@ -3,7 +3,7 @@
 use meshgate_api::push;
 use rcgen::generate_simple_self_signed;
 
-use super::{World, show_tls};
+use super::{World, objects, show_tls};
 use crate::compile::{Body, Key, ResourceKind};
 use crate::objects::{Change, Kind, Name};
 
@@ -130,6 +130,24 @@ fn a_secret_may_be_for_both_ends() {
     world.apply(ingress);
     world.delete(Kind::BackendPolicy, "shop/verified");
     assert_eq!(world.secrets.len(), 1, "the Ingress still names it");
+}
+
+/// One batch takes away the policy and its object, and puts the same policy there under another name.
+#[test]
+fn authorities_that_went_while_nothing_referred_to_them_are_gone() {
+    for (kind, deleted) in [("ConfigMap", Kind::ConfigMap), ("Secret", Kind::Secret)] {
+        let tls = CONFIG_MAP.replace("ConfigMap", kind);
+        let mut world = World::of(&format!(
+            "{SERVICE}{}",
+            policy(&tls).replace("verified", "before")
+        ));
+        world.apply(&holder(kind, "ca", "ca.crt", &pem(1)));
+        let gone = |kind, name| Change::Delete(kind, Name::new("shop", name));
+        let mut batch = vec![gone(Kind::BackendPolicy, "before"), gone(deleted, "ca")];
+        batch.extend(objects(&policy(&tls)));
+        world.changes(batch);
+        check_problem(&world, &format!("{kind} shop/ca does not exist"));
+    }
 }
 
 #[test]
