@@ -247,15 +247,18 @@ pub(crate) struct Secret {
     pub(crate) certificate: Vec<u8>,
     pub(crate) key: Vec<u8>,
     /// `ca.crt`, if it is there.
-    pub(crate) authorities: Option<Vec<u8>>,
+    pub(crate) authorities: Option<Authorities>,
 }
 
 /// A ConfigMap that a policy refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ConfigMap {
     /// `ca.crt`, if it is there.
-    pub(crate) authorities: Option<Vec<u8>>,
+    pub(crate) authorities: Option<Authorities>,
 }
+
+/// Usable certificates, PEM and nothing else; or why there are none. Many Services may hold them.
+pub(crate) type Authorities = Result<Arc<str>, String>;
 
 /// Never prints the key.
 impl fmt::Debug for Secret {

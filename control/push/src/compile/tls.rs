@@ -1,15 +1,14 @@
 //! TLS to endpoints, with the authorities that policies name.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use meshgate_api::{
     policies::backend::{CaKind, CaRef, Tls},
     push,
 };
-use meshgate_certs::origin::authorities_pem;
 
 use super::{Compiler, index::Referent};
-use crate::objects::{Known, Name};
+use crate::objects::{Authorities, Known, Name};
 
 /// Of one policy, all together: every proxy that calls the Service keeps them, and a message must hold them. The public
 /// web's authorities are half of it.
@@ -22,7 +21,7 @@ impl Compiler {
             Ok(ca_pem) => push::BackendTls {
                 hostname: tls.hostname.clone(),
                 subject_alt_names: tls.subject_alt_names.clone(),
-                ca_pem,
+                ca_pem: ca_pem.iter().map(|pem| pem.to_string()).collect(),
                 problem: String::new(),
             },
             Err(problem) => push::BackendTls {
@@ -33,7 +32,11 @@ impl Compiler {
     }
 
     /// The authorities that endpoints are verified by, or why there are none; the field comes first.
-    pub(super) fn tls_authorities(&self, policy: &Name, tls: &Tls) -> Result<Vec<String>, String> {
+    pub(super) fn tls_authorities(
+        &self,
+        policy: &Name,
+        tls: &Tls,
+    ) -> Result<Vec<Arc<str>>, String> {
         if !tls.is_supported() {
             return Err("spec.tls: a certificate of the proxy's is not supported yet".into());
         }
@@ -42,8 +45,8 @@ impl Compiler {
             let found = self.authorities(policy, ca);
             found.map_err(|problem| format!("spec.tls.caRefs[{index}]: {problem}"))
         });
-        let all: Vec<String> = all.collect::<Result<_, _>>()?;
-        match all.iter().map(String::len).sum::<usize>() {
+        let all: Vec<Arc<str>> = all.collect::<Result<_, _>>()?;
+        match all.iter().map(|pem| pem.len()).sum::<usize>() {
             0..=AUTHORITIES_BYTES_MAX => Ok(all),
             more => Err(format!(
                 "spec.tls.caRefs: {more} bytes are more than {AUTHORITIES_BYTES_MAX}"
@@ -59,7 +62,7 @@ impl Compiler {
         })
     }
 
-    fn authorities(&self, policy: &Name, ca: &CaRef) -> Result<String, String> {
+    fn authorities(&self, policy: &Name, ca: &CaRef) -> Result<Arc<str>, String> {
         let name = policy.sibling(&ca.name);
         let (kind, found) = match ca.kind {
             CaKind::ConfigMap => {
@@ -71,23 +74,24 @@ impl Compiler {
                 ("Secret", held(secret, |secret| &secret.authorities))
             }
         };
-        let text = found.map_err(|problem| format!("{kind} {name} {problem}"))?;
-        authorities_pem(text).map_err(|problem| format!("{kind} {name}: ca.crt: {problem}"))
+        let pem = found.map_err(|problem| format!("{kind} {name} {problem}"))?;
+        pem.clone()
+            .map_err(|problem| format!("{kind} {name}: ca.crt: {problem}"))
     }
 }
 
 /// What an object has under `ca.crt`, or what is the matter with the object.
 fn held<T>(
     known: Option<&Known<T>>,
-    authorities: fn(&T) -> &Option<Vec<u8>>,
-) -> Result<&[u8], String> {
+    authorities: fn(&T) -> &Option<Authorities>,
+) -> Result<&Authorities, String> {
     match known {
         None => Err("has not been read yet".into()),
         Some(Known::Missing) => Err("does not exist".into()),
         Some(Known::Unreadable(why)) => Err(format!("cannot be read: {why}")),
         Some(Known::Present(object)) => match authorities(object) {
             None => Err("has no key ca.crt".into()),
-            Some(text) => Ok(text),
+            Some(pem) => Ok(pem),
         },
     }
 }
