@@ -1,7 +1,9 @@
 //! Objects in, resources and reports out: pure, and incremental.
 //!
 //! A change marks the units that depend on it (by [`Index`]); each marked unit is compiled anew from the objects. So the
-//! cost of a change does not depend on how much else there is, and the result equals a compilation from scratch.
+//! cost of a change does not depend on how much else there is, and the result equals a compilation from scratch; but for what
+//! stays in force from before: the last valid version of a policy and of a certificate, and TLS to endpoints while the
+//! authorities that a policy names are being read.
 
 mod access;
 mod attach;
@@ -34,6 +36,7 @@ pub(crate) use service::resource_name;
 use crate::objects::{Change, EndpointSlice, Name, Objects};
 use certificate::KeyPair;
 use index::Index;
+use tls::EndpointTls;
 
 /// The types that are pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,6 +117,8 @@ pub(crate) struct Compiler {
     dirty: BTreeSet<Unit>,
     /// Names of the resources of each Service, to tell which are gone.
     service_ports: HashMap<Name, BTreeSet<Arc<str>>>,
+    /// As pushed last, for each Service and its ports with TLS.
+    tls_by_port: HashMap<Name, BTreeMap<u16, EndpointTls>>,
     /// Who lost which path of a host to an older Ingress.
     host_conflicts: HashMap<Arc<str>, BTreeMap<Name, Vec<String>>>,
     /// The last valid content of each Secret in use.
@@ -132,6 +137,7 @@ impl Compiler {
             index: Index::default(),
             dirty: BTreeSet::new(),
             service_ports: HashMap::new(),
+            tls_by_port: HashMap::new(),
             host_conflicts: HashMap::new(),
             good_pairs: BTreeMap::new(),
             reports: HashMap::new(),
@@ -201,6 +207,11 @@ impl Compiler {
     }
 
     fn compile_service(&mut self, name: &Name, update: &mut Update) {
+        let tls = self.tls_by_port(name);
+        match tls.is_empty() {
+            true => drop(self.tls_by_port.remove(name)),
+            false => drop(self.tls_by_port.insert(name.clone(), tls)),
+        }
         let mut names = BTreeSet::new();
         for service in self.services(name) {
             let resource: Arc<str> = resource_name(name, service.port).into();

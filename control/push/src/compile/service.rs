@@ -32,7 +32,8 @@ impl Compiler {
 
     fn service(&self, name: &Name, service: &Service, port: &ServicePort) -> push::Service {
         let policy = self.backend_policy(name, &port.name);
-        let tls = policy.and_then(|(policy, spec)| self.backend_tls(policy, spec.tls.as_deref()?));
+        let tls = self.tls_by_port.get(name);
+        let tls = tls.and_then(|ports| Some(ports.get(&port.port)?.pushed()));
         push::Service {
             namespace: name.namespace.to_string(),
             name: name.name.to_string(),

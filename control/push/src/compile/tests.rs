@@ -140,8 +140,12 @@ impl World {
                         [] => String::new(),
                         fields => format!("; not supported: {}", fields.join(", ")),
                     };
+                    let awaited = match &ancestor.awaited {
+                        None => String::new(),
+                        Some(what) => format!("; awaits: {what}"),
+                    };
                     format!(
-                        "{} {}: {verdict}{unsupported}",
+                        "{} {}: {verdict}{unsupported}{awaited}",
                         ancestor.target.kind, ancestor.target.name
                     )
                 });

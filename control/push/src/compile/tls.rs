@@ -1,6 +1,9 @@
 //! TLS to endpoints, with the authorities that policies name.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use meshgate_api::{
     policies::backend::{CaKind, CaRef, Tls},
@@ -14,86 +17,151 @@ use crate::objects::{Authorities, Known, Name};
 /// web's authorities are half of it.
 const AUTHORITIES_BYTES_MAX: usize = 512 << 10;
 
-impl Compiler {
-    /// What a policy asks of endpoints. Where that cannot be enforced, nothing may be sent at all.
-    pub(super) fn backend_tls(&self, policy: &Name, tls: &Tls) -> Option<push::BackendTls> {
-        Some(match self.tls_authorities(policy, tls) {
-            Ok(ca_pem) => push::BackendTls {
-                hostname: tls.hostname.clone(),
-                subject_alt_names: tls.subject_alt_names.clone(),
-                ca_pem: ca_pem.iter().map(|pem| pem.to_string()).collect(),
+/// How endpoints of one port outside the mesh are called.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum EndpointTls {
+    Verified {
+        hostname: String,
+        subject_alt_names: Vec<String>,
+        authorities: Vec<Arc<str>>,
+    },
+    /// Not at all, for this reason.
+    Closed(String),
+}
+
+impl EndpointTls {
+    pub(super) fn pushed(&self) -> push::BackendTls {
+        match self {
+            Self::Verified {
+                hostname,
+                subject_alt_names,
+                authorities,
+            } => push::BackendTls {
+                hostname: hostname.clone(),
+                subject_alt_names: subject_alt_names.clone(),
+                ca_pem: authorities.iter().map(|pem| pem.to_string()).collect(),
                 problem: String::new(),
             },
-            Err(problem) => push::BackendTls {
-                problem: format!("BackendPolicy {policy}: {problem}"),
+            Self::Closed(problem) => push::BackendTls {
+                problem: problem.clone(),
                 ..push::BackendTls::default()
             },
-        })
+        }
+    }
+}
+
+/// Why there is nothing to verify endpoints by; the field comes first.
+#[derive(Debug)]
+pub(super) enum NoAuthorities {
+    /// Not known yet: an object is just being read.
+    Unread(String),
+    /// What there is will not do.
+    Unusable(String),
+}
+
+impl NoAuthorities {
+    fn of(self, index: usize) -> Self {
+        let at = format!("spec.tls.caRefs[{index}]");
+        match self {
+            Self::Unread(why) => Self::Unread(format!("{at}: {why}")),
+            Self::Unusable(why) => Self::Unusable(format!("{at}: {why}")),
+        }
+    }
+}
+
+impl Compiler {
+    /// What policies ask of the endpoints of a Service, by port. Where that cannot be enforced, nothing may be sent at all.
+    ///
+    /// A policy that names another object has not taken away any trust before that is known: what was pushed stays until
+    /// the object has been read.
+    pub(super) fn tls_by_port(&self, name: &Name) -> BTreeMap<u16, EndpointTls> {
+        let service = self.objects.services.get(name);
+        let ports = service.into_iter().flat_map(|service| &service.ports);
+        let asked = ports.filter_map(|port| {
+            let (policy, spec) = self.backend_policy(name, &port.name)?;
+            Some((port.port, policy, spec.tls.as_deref()?))
+        });
+        asked
+            .map(|(port, policy, tls)| {
+                let before = self.tls_by_port.get(name).and_then(|of| of.get(&port));
+                let verified = before.filter(|tls| matches!(tls, EndpointTls::Verified { .. }));
+                let tls = match (self.tls_authorities(policy, tls), verified) {
+                    (Ok(authorities), _) => EndpointTls::Verified {
+                        hostname: tls.hostname.clone(),
+                        subject_alt_names: tls.subject_alt_names.clone(),
+                        authorities,
+                    },
+                    (Err(NoAuthorities::Unread(_)), Some(before)) => before.clone(),
+                    (Err(NoAuthorities::Unread(why) | NoAuthorities::Unusable(why)), _) => {
+                        EndpointTls::Closed(format!("BackendPolicy {policy}: {why}"))
+                    }
+                };
+                (port, tls)
+            })
+            .collect()
     }
 
-    /// The authorities that endpoints are verified by, or why there are none; the field comes first.
+    /// The authorities that a policy has endpoints verified by.
     pub(super) fn tls_authorities(
         &self,
         policy: &Name,
         tls: &Tls,
-    ) -> Result<Vec<Arc<str>>, String> {
+    ) -> Result<Vec<Arc<str>>, NoAuthorities> {
         if !tls.is_supported() {
-            return Err("spec.tls: a certificate of the proxy's is not supported yet".into());
+            let why = "spec.tls: a certificate of the proxy's is not supported yet";
+            return Err(NoAuthorities::Unusable(why.into()));
         }
         let refs = tls.ca_refs.iter().enumerate();
         let all = refs.map(|(index, ca)| {
             let found = self.authorities(policy, ca);
-            found.map_err(|problem| format!("spec.tls.caRefs[{index}]: {problem}"))
+            found.map_err(|why| why.of(index))
         });
         let all: Vec<Arc<str>> = all.collect::<Result<_, _>>()?;
         match all.iter().map(|pem| pem.len()).sum::<usize>() {
             0..=AUTHORITIES_BYTES_MAX => Ok(all),
-            more => Err(format!(
+            more => Err(NoAuthorities::Unusable(format!(
                 "spec.tls.caRefs: {more} bytes are more than {AUTHORITIES_BYTES_MAX}"
-            )),
+            ))),
         }
     }
 
-    /// Whether the objects with a policy's authorities have been read.
-    pub(super) fn are_read(&self, policy: &Name, tls: &Tls) -> bool {
-        referents(policy, Some(tls)).iter().all(|of| match of.kind {
-            CaKind::ConfigMap => self.objects.config_maps.contains_key(&of.name),
-            CaKind::Secret => self.objects.secrets.contains_key(&of.name),
-        })
-    }
-
-    fn authorities(&self, policy: &Name, ca: &CaRef) -> Result<Arc<str>, String> {
+    fn authorities(&self, policy: &Name, ca: &CaRef) -> Result<Arc<str>, NoAuthorities> {
         let name = policy.sibling(&ca.name);
-        let (kind, found) = match ca.kind {
+        match ca.kind {
             CaKind::ConfigMap => {
                 let map = self.objects.config_maps.get(&name);
-                ("ConfigMap", held(map, |map| &map.authorities))
+                held(&format!("ConfigMap {name}"), map, |map| &map.authorities)
             }
             CaKind::Secret => {
                 let secret = self.objects.secrets.get(&name);
-                ("Secret", held(secret, |secret| &secret.authorities))
+                held(&format!("Secret {name}"), secret, |secret| {
+                    &secret.authorities
+                })
             }
-        };
-        let pem = found.map_err(|problem| format!("{kind} {name} {problem}"))?;
-        pem.clone()
-            .map_err(|problem| format!("{kind} {name}: ca.crt: {problem}"))
+        }
     }
 }
 
-/// What an object has under `ca.crt`, or what is the matter with the object.
+/// What an object has under `ca.crt`.
 fn held<T>(
+    object: &str,
     known: Option<&Known<T>>,
     authorities: fn(&T) -> &Option<Authorities>,
-) -> Result<&Authorities, String> {
-    match known {
-        None => Err("has not been read yet".into()),
-        Some(Known::Missing) => Err("does not exist".into()),
-        Some(Known::Unreadable(why)) => Err(format!("cannot be read: {why}")),
-        Some(Known::Present(object)) => match authorities(object) {
-            None => Err("has no key ca.crt".into()),
-            Some(pem) => Ok(pem),
+) -> Result<Arc<str>, NoAuthorities> {
+    let why = match known {
+        None => {
+            let why = format!("{object} has not been read yet");
+            return Err(NoAuthorities::Unread(why));
+        }
+        Some(Known::Missing) => format!("{object} does not exist"),
+        Some(Known::Unreadable(why)) => format!("{object} cannot be read: {why}"),
+        Some(Known::Present(present)) => match authorities(present) {
+            Some(Ok(pem)) => return Ok(pem.clone()),
+            Some(Err(problem)) => format!("{object}: ca.crt: {problem}"),
+            None => format!("{object} has no key ca.crt"),
         },
-    }
+    };
+    Err(NoAuthorities::Unusable(why))
 }
 
 /// The objects that a policy's authorities are in.
