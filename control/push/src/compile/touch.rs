@@ -9,6 +9,7 @@ use meshgate_api::{
 
 use super::{
     Compiler, Subject, SubjectKind, Unit,
+    access::Holding,
     index::{self, MultiMap, Referent, Target, TargetKind},
     tls,
 };
@@ -162,7 +163,15 @@ impl Compiler {
         services
             .into_iter()
             .for_each(|service| self.touch_endpoints(service));
-        self.touch_access_reports(&name.namespace);
+        let before = self.objects.pods.get(&name);
+        // Policies select by labels; what else is known of a pod they do not report.
+        if before.map(|pod| &pod.labels) != pod.as_ref().map(|pod| &pod.labels) {
+            let pods = before.into_iter().chain(&pod);
+            let policies = pods.flat_map(|pod| self.access_policies(&name, pod));
+            let report = |of: Holding<'_>| Subject::new(SubjectKind::AccessPolicy, of.name);
+            let reports: Vec<_> = policies.map(report).map(Unit::Report).collect();
+            self.dirty.extend(reports);
+        }
         self.dirty.insert(Unit::Pod(name.clone()));
         store(&mut self.objects.pods, name, pod);
     }

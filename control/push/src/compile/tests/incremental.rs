@@ -9,6 +9,7 @@ use std::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{CLASS, World, certificates::pair, objects};
+use crate::compile::Unit;
 use crate::objects::{Change, Kind, Name, Object};
 
 const STEPS: usize = 400;
@@ -323,4 +324,32 @@ fn unrelated_routes_are_not_compiled() {
     world.compiler.absorb(objects(service));
     let update = world.compiler.compile();
     assert!(update.resources.is_empty(), "nothing changed");
+}
+
+/// Pods start, become ready and get addresses all the time; policies know them by labels.
+#[test]
+fn a_pod_is_news_to_the_policies_that_select_it() {
+    let pod = |label: &str, address: u8| {
+        format!(
+            "kind: Pod\nmetadata: {{name: web, labels: {{app: {label}}}, annotations: {{meshgate.dev/sidecar: '1'}}}}\nspec: {{containers: []}}\nstatus: {{podIP: 10.244.0.{address}}}"
+        )
+    };
+    let policy = |label: &str| {
+        format!(
+            "---\nkind: AccessPolicy\nmetadata: {{name: {label}}}\nspec: {{mtls: Strict, selector: {{matchLabels: {{app: {label}}}}}}}\n"
+        )
+    };
+    let policies = ["a", "b", "c"].map(policy).concat();
+    let mut world = World::of(&format!("{}\n{policies}", pod("a", 1)));
+    let mut check = |pod: &str, expected: &[&str]| {
+        world.compiler.absorb(objects(pod));
+        let reports = world.compiler.dirty.iter().filter_map(|unit| match unit {
+            Unit::Report(subject) => Some(&*subject.name.name),
+            _ => None,
+        });
+        assert_eq!(reports.collect::<Vec<_>>(), expected, "{pod}");
+        world.compiler.compile();
+    };
+    check(&pod("a", 2), &[]);
+    check(&pod("b", 2), &["a", "b"]);
 }
