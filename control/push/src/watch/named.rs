@@ -138,6 +138,8 @@ async fn watch_named<K>(
 /// Why an object cannot be read, once everything else must not wait for it any longer.
 fn given_up(error: &watcher::Error, failing: Duration) -> Option<String> {
     let (patience, why) = match cause(error) {
+        // Nobody answered: that says nothing of the object.
+        Some(kube::Error::Service(_) | kube::Error::HyperError(_)) => return None,
         Some(kube::Error::Api(status)) if status.code == 403 => (FORBIDDEN_MAX, FORBIDDEN.into()),
         Some(cause) => (FAILING_MAX, message(cause)),
         None => (FAILING_MAX, error.to_string()),

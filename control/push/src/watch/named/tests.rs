@@ -61,6 +61,22 @@ async fn there_is_always_an_answer() {
     }
 }
 
+/// Proxies keep what they have, which is more than a control plane knows that has just started.
+#[tokio::test(start_paused = true)]
+async fn nobody_answering_is_no_answer() {
+    let service = tower::service_fn(|_: Request<Body>| async {
+        Err::<Response<Body>, _>(std::io::Error::other("refused"))
+    });
+    let (changes, mut received) = mpsc::channel(1);
+    let shutdown = CancellationToken::new();
+    let client = Client::new(service, "default");
+    let mut watches = NamedWatches::new(client, changes, TaskTracker::new(), shutdown.clone());
+    watches.want_config_map(&Name::new("shop", "ca"), true);
+    let hour = Duration::from_secs(3600);
+    assert!(tokio::time::timeout(hour, received.recv()).await.is_err());
+    shutdown.cancel();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_name_that_no_object_can_have_is_not_asked_for() {
     for name in ["a,b", "a=b", "", "A", "-a", "a..b", &"a".repeat(254)] {
