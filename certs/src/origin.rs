@@ -41,11 +41,15 @@ pub enum NoAuthorities {
 /// The authorities in a PEM text, and nothing else that is in it (RFC 7468 §2 lets anything stand between them). All of
 /// them must be usable: with one left out, some servers would be refused and nobody told why.
 pub fn authorities(text: &[u8]) -> Result<RootCertStore, NoAuthorities> {
+    roots(&certificates(text)?)
+}
+
+fn roots(all: &[CertificateDer<'static>]) -> Result<RootCertStore, NoAuthorities> {
     let mut roots = RootCertStore::empty();
-    for (index, der) in certificates(text)?.into_iter().enumerate() {
+    for (index, der) in all.iter().enumerate() {
         let number = index + 1;
         roots
-            .add(der)
+            .add(der.clone())
             .map_err(|why| NoAuthorities::Unusable { number, why })?;
     }
     Ok(roots)
@@ -53,8 +57,8 @@ pub fn authorities(text: &[u8]) -> Result<RootCertStore, NoAuthorities> {
 
 /// The same text with the certificates alone, once they are found usable.
 pub fn authorities_pem(text: &[u8]) -> Result<String, NoAuthorities> {
-    authorities(text)?;
     let all = certificates(text)?;
+    roots(&all)?;
     Ok(all
         .iter()
         .map(|der| pem::encode("CERTIFICATE", der))

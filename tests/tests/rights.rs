@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use meshgate_tests::{Cluster, curl, run, text};
+use meshgate_tests::{Cluster, curl, run, text, until};
 
 /// kubectl as somebody else than the administrator.
 struct As<'a> {
@@ -101,6 +101,57 @@ fn service_accounts_may_what_their_roles_say_and_no_more() {
     cluster.kubectl(&["create", "serviceaccount", "robot"]);
     robot.check("get pods", "Unauthorized");
     with_token(&cluster, "not.a.token").check("get pods", "Unauthorized");
+}
+
+/// The role is the one of our manifests: what is installed in other clusters is what ours runs by.
+#[test]
+fn configuration_push_may_what_it_asks_for_and_no_more() {
+    let cluster = Cluster::start(&["--nodes", "0"]);
+    let can = |question: &str| {
+        let mut arguments = vec!["auth", "can-i", "--as=meshgate:push"];
+        arguments.extend(question.split(' '));
+        let answer = text(&run(&mut cluster.kubectl_command(&arguments)));
+        // Of kinds without namespaces kubectl says so, too.
+        answer.lines().any(|line| line.starts_with("yes"))
+    };
+    for first in ["list services -A", "create secrets -n meshgate-system"] {
+        until(first, || can(first).then_some(()));
+    }
+    let check = |question: &str, wanted: bool| assert_eq!(can(question), wanted, "{question}");
+    for kind in [
+        "pods",
+        "secrets",
+        "configmaps",
+        "endpointslices.discovery.k8s.io",
+        "ingresses.networking.k8s.io",
+        "ingressclasses.networking.k8s.io",
+        "backendpolicies.meshgate.dev",
+    ] {
+        check(&format!("list {kind} -A"), true);
+        check(&format!("watch {kind} -A"), true);
+        check(&format!("get {kind} -A"), false);
+        check(&format!("delete {kind} -A"), false);
+    }
+    for kind in ["ingresses.networking.k8s.io", "accesspolicies.meshgate.dev"] {
+        check(&format!("patch {kind} -A"), false);
+        check(&format!("patch {kind} --subresource=status -A"), true);
+    }
+    for kind in [
+        "namespaces",
+        "nodes",
+        "serviceaccounts",
+        "customresourcedefinitions.apiextensions.k8s.io",
+        "leases.coordination.k8s.io",
+    ] {
+        check(&format!("list {kind} -A"), false);
+    }
+    check("create events -A", true);
+    check("create tokenreviews.authentication.k8s.io", true);
+    check("create secrets -n meshgate-system", true);
+    check("create secrets -n default", false);
+    check("get secrets/meshgate-ca -n meshgate-system", true);
+    check("update secrets/meshgate-ca -n meshgate-system", false);
+    check("get secrets/other -n meshgate-system", false);
 }
 
 #[test]

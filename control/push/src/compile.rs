@@ -1,8 +1,9 @@
 //! Objects in, resources and reports out: pure, and incremental.
 //!
 //! A change marks the units that depend on it (by [`Index`]); each marked unit is compiled anew from the objects. So the
-//! cost of a change does not depend on how much else there is, and the result equals a compilation from scratch; but for the
-//! last valid version of what is broken now, policies and certificates, which only memory has.
+//! cost of a change does not depend on how much else there is, and the result equals a compilation from scratch; but for what
+//! stays in force from before and only memory has: the last valid version of a policy and of a certificate, and TLS to
+//! endpoints while the authorities that a policy names are being read.
 
 mod access;
 mod attach;
@@ -36,6 +37,7 @@ pub(crate) use service::resource_name;
 use crate::objects::{Change, EndpointSlice, Name, Objects};
 use certificate::KeyPair;
 use index::Index;
+use tls::EndpointTls;
 
 /// The types that are pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,6 +118,8 @@ pub(crate) struct Compiler {
     dirty: BTreeSet<Unit>,
     /// Names of the resources of each Service, to tell which are gone.
     service_ports: HashMap<Name, BTreeSet<Arc<str>>>,
+    /// As pushed last, for each Service and its ports with TLS.
+    tls_by_port: HashMap<Name, BTreeMap<u16, EndpointTls>>,
     /// Who lost which path of a host to an older Ingress.
     host_conflicts: HashMap<Arc<str>, BTreeMap<Name, Vec<String>>>,
     /// The last valid content of each Secret in use.
@@ -134,6 +138,7 @@ impl Compiler {
             index: Index::default(),
             dirty: BTreeSet::new(),
             service_ports: HashMap::new(),
+            tls_by_port: HashMap::new(),
             host_conflicts: HashMap::new(),
             good_pairs: BTreeMap::new(),
             reports: HashMap::new(),
@@ -203,6 +208,11 @@ impl Compiler {
     }
 
     fn compile_service(&mut self, name: &Name, update: &mut Update) {
+        let tls = self.tls_by_port(name);
+        match tls.is_empty() {
+            true => drop(self.tls_by_port.remove(name)),
+            false => drop(self.tls_by_port.insert(name.clone(), tls)),
+        }
         let mut names = BTreeSet::new();
         for service in self.services(name) {
             let resource: Arc<str> = resource_name(name, service.port).into();

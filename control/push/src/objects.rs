@@ -32,6 +32,17 @@ impl Name {
         }
     }
 
+    /// Whether an object of its kind can have it (RFC 1123 subdomain). Anything else would break out of a field selector.
+    pub(crate) fn is_subdomain(&self) -> bool {
+        let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let label = |label: &str| {
+            let is_dash = |at: Option<u8>| at == Some(b'-');
+            let (first, last) = (label.bytes().next(), label.bytes().last());
+            first.is_some() && !is_dash(first) && !is_dash(last) && label.bytes().all(inner)
+        };
+        self.name.len() <= 253 && self.name.split('.').all(label)
+    }
+
     /// Another object of the same namespace.
     pub(crate) fn sibling(&self, name: &str) -> Self {
         Self {
@@ -82,6 +93,8 @@ pub(crate) enum Object {
 pub(crate) enum Change {
     Apply(Name, Box<Object>),
     Delete(Kind, Name),
+    /// A Secret or a ConfigMap that is watched by name cannot be read, for this reason.
+    Unreadable(Kind, Name, Arc<str>),
     /// A complete list ended: whatever else of this kind was known is gone.
     Listed(Kind, BTreeSet<Name>),
 }
@@ -234,15 +247,18 @@ pub(crate) struct Secret {
     pub(crate) certificate: Vec<u8>,
     pub(crate) key: Vec<u8>,
     /// `ca.crt`, if it is there.
-    pub(crate) authorities: Option<Vec<u8>>,
+    pub(crate) authorities: Option<Authorities>,
 }
 
 /// A ConfigMap that a policy refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ConfigMap {
     /// `ca.crt`, if it is there.
-    pub(crate) authorities: Option<Vec<u8>>,
+    pub(crate) authorities: Option<Authorities>,
 }
+
+/// Usable certificates, PEM and nothing else; or why there are none. Many Services may hold them.
+pub(crate) type Authorities = Result<Arc<str>, String>;
 
 /// Never prints the key.
 impl fmt::Debug for Secret {
@@ -251,11 +267,13 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What is known of a Secret that something refers to. Not in the map: not read yet.
+/// What is known of an object that something refers to. Not in the map: not read yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum SecretState {
+pub(crate) enum Known<T> {
     Missing,
-    Present(Secret),
+    /// Nobody knows whether it exists; why not.
+    Unreadable(Arc<str>),
+    Present(T),
 }
 
 /// All objects. Ordered maps: those of a namespace are a range.
@@ -266,9 +284,8 @@ pub(crate) struct Objects {
     pub(crate) pods: BTreeMap<Name, Pod>,
     pub(crate) ingresses: BTreeMap<Name, Ingress>,
     pub(crate) classes: BTreeMap<Name, IngressClass>,
-    pub(crate) secrets: BTreeMap<Name, SecretState>,
-    /// Those that something refers to. None: there is no such. Not in the map: not read yet.
-    pub(crate) config_maps: BTreeMap<Name, Option<ConfigMap>>,
+    pub(crate) secrets: BTreeMap<Name, Known<Secret>>,
+    pub(crate) config_maps: BTreeMap<Name, Known<ConfigMap>>,
     pub(crate) rate_limit_policies: BTreeMap<Name, RateLimitPolicy>,
     pub(crate) backend_policies: BTreeMap<Name, BackendPolicy>,
     pub(crate) access_policies: BTreeMap<Name, AccessPolicy>,

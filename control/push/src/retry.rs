@@ -25,11 +25,6 @@ impl Retry {
         self.tries == SOON_TRIES
     }
 
-    /// Whether it is no matter of starting up any more.
-    pub(crate) fn has_lasted(&self) -> bool {
-        self.tries > SOON_TRIES
-    }
-
     fn wait(&self) -> Duration {
         let doublings = self.tries.saturating_sub(SOON_TRIES).min(16);
         (SOON * (1 << doublings)).min(LATER_MAX)

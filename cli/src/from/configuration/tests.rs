@@ -267,6 +267,11 @@ fn tls_to_endpoints_names_what_is_missing_and_what_is_wrong() {
     };
     let dns = r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)*[a-z]([-a-z0-9]{0,61}[a-z0-9])?";
     let name = format!("({dns}|[A-Za-z][-+.A-Za-z0-9]*://[!-~]+)");
+    let object = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+    wrong(
+        "{caRefs: [{kind: ConfigMap, name: 'a,b'}], hostname: a.test}",
+        &[&unlike("caRefs[0].name", "a,b", object)],
+    );
     wrong(
         "{caRefs: [{kind: ConfigMap, name: ca}], hostname: 10.0.0.1, subjectAltNames: ['*.a.test', 'spiffe://']}",
         &[

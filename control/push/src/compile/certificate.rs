@@ -6,7 +6,7 @@ use meshgate_api::push;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 use super::{Compiler, index::tls_hosts};
-use crate::objects::{Name, Secret, SecretState};
+use crate::objects::{Known, Name, Secret};
 
 /// A certificate chain with its key, checked: they parse and belong together.
 #[derive(Clone, PartialEq, Eq)]
@@ -26,9 +26,10 @@ impl Compiler {
     /// None while there is no Secret, or never was a valid one.
     pub(super) fn certificate(&mut self, name: &Name) -> Option<push::Certificate> {
         match self.objects.secrets.get(name)? {
-            SecretState::Missing => drop(self.good_pairs.remove(name)),
+            Known::Missing => drop(self.good_pairs.remove(name)),
+            Known::Unreadable(_) => {}
             // Of an invalid one nothing is taken: what was valid before stays.
-            SecretState::Present(secret) => {
+            Known::Present(secret) => {
                 if let Ok(pair) = key_pair(secret) {
                     self.good_pairs.insert(name.clone(), Arc::new(pair));
                 }

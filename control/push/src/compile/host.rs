@@ -3,9 +3,10 @@
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use meshgate_api::push;
+use meshgate_routing::route::{PathKind, PathMatch, normalise};
 
 use super::{Compiler, Problem, access::edge::AccessLists, service::resource_name};
-use crate::objects::{Backend, Ingress, Name, PortRef};
+use crate::objects::{Backend, Ingress, IngressPath, Name, PortRef};
 
 /// A rule on its way into a host.
 struct Candidate<'a> {
@@ -148,19 +149,16 @@ fn candidates<'a>(host: &str, name: &'a Name, ingress: &'a Ingress) -> Vec<Candi
         .flat_map(|rule| rule.paths.iter().map(move |path| (rule, path)));
     let wanted = paths
         .enumerate()
-        .filter(|(_, (rule, path))| &*rule.host == host && path.value.starts_with('/'));
+        .filter(|(_, (rule, _))| &*rule.host == host)
+        .filter_map(|(index, (_, path))| Some((index, path, compared(path).ok()?)));
     let mut candidates: Vec<_> = wanted
-        .map(|(index, (_, path))| Candidate {
+        .map(|(index, path, compared)| Candidate {
             ingress: name,
             created_unix_s,
             index,
             default: false,
             exact: path.exact,
-            path: if path.exact {
-                &path.value
-            } else {
-                without_trailing_slash(&path.value)
-            },
+            path: compared,
             backend: &path.backend,
         })
         .collect();
@@ -174,6 +172,25 @@ fn candidates<'a>(host: &str, name: &'a Name, ingress: &'a Ingress) -> Vec<Candi
         backend,
     }));
     candidates
+}
+
+/// A path as requests are compared with it. One that none can equal is left out: for its sake a proxy would refuse the whole
+/// host, the rules of others included.
+pub(super) fn compared(path: &IngressPath) -> Result<&str, Problem> {
+    let (kind, value) = match path.exact {
+        true => (PathKind::Exact, path.value.as_str()),
+        false => (PathKind::Prefix, without_trailing_slash(&path.value)),
+    };
+    match PathMatch::new(kind, value) {
+        Ok(_) => Ok(value),
+        Err(problem) => {
+            let normal = normalise(value).ok().filter(|normal| *normal != value);
+            let advice = normal.map_or(String::new(), |normal| {
+                format!("; requests for it are known as \"{normal}\": write that")
+            });
+            Err(Problem::new("InvalidPath", format!("{problem}{advice}")))
+        }
+    }
 }
 
 /// Prefix `/foo/` means the same as `/foo` (Ingress v1).

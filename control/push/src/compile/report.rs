@@ -3,9 +3,9 @@
 mod edge;
 mod ingress;
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use meshgate_api::policies::{TargetRef, backend::Tls};
+use meshgate_api::policies::TargetRef;
 use serde_json::Value;
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
     backend,
     index::{self, MultiMap, Target, TargetKind},
     limits,
+    tls::NoAuthorities,
 };
 use crate::{
     EdgeAddress,
@@ -136,6 +137,10 @@ pub(crate) struct Ancestor {
     pub(crate) verdict: Result<(), Problem>,
     pub(crate) unsupported: Vec<Unsupported>,
     pub(crate) affects: BTreeSet<Key>,
+    /// What endpoints are verified by: with others the policy is to be enforced anew, though all else is the same.
+    pub(crate) authorities: Vec<Arc<str>>,
+    /// What must be known before it can be enforced as it is now.
+    pub(crate) awaited: Option<String>,
 }
 
 impl Ancestor {
@@ -175,6 +180,7 @@ impl Compiler {
                     |target| self.backend_target(name, target),
                 );
                 self.note_mesh(name, &mut report);
+                self.note_tls(name, &mut report);
                 Some(report)
             }
             SubjectKind::AccessPolicy => self.access_report(name),
@@ -250,19 +256,39 @@ impl Compiler {
     }
 
     /// Without authorities nothing is sent to endpoints, which is not what the policy is for. What is not supported is
-    /// said otherwise, and of what is just being read nothing is said.
+    /// said otherwise, and what is just being read may well do.
     fn verifiable(&self, name: &Name) -> Result<(), Problem> {
         let policy = self.objects.backend_policies.get(name);
-        let tls = policy.and_then(|policy| policy.spec.as_ref()?.tls.as_deref());
-        let is_known = |tls: &&Tls| tls.is_supported() && self.are_read(name, tls);
-        let Some(tls) = tls.filter(is_known) else {
+        let tls = policy.and_then(|policy| policy.valid()?.tls.as_deref());
+        let Some(tls) = tls.filter(|tls| tls.is_supported()) else {
             return Ok(());
         };
-        let found = self.tls_authorities(name, tls).map(drop);
-        found.map_err(|problem| {
-            let message = format!("{problem}; nothing is sent to endpoints outside the mesh");
-            Problem::new("NoValidCACertificate", message)
-        })
+        match self.tls_authorities(name, tls) {
+            Ok(_) | Err(NoAuthorities::Unread(_)) => Ok(()),
+            Err(NoAuthorities::Unusable(problem)) => {
+                let message = format!("{problem}; nothing is sent to endpoints outside the mesh");
+                Err(Problem::new("NoValidCACertificate", message))
+            }
+        }
+    }
+
+    /// What endpoints are verified by, or what that waits for.
+    fn note_tls(&self, name: &Name, report: &mut Report) {
+        let policy = self.objects.backend_policies.get(name);
+        let tls = policy.and_then(|policy| policy.valid()?.tls.as_deref());
+        let (Report::Policy(report), Some(tls)) = (report, tls) else {
+            return;
+        };
+        let (authorities, awaited) = match self.tls_authorities(name, tls) {
+            Ok(authorities) => (authorities, None),
+            Err(NoAuthorities::Unread(what)) => (Vec::new(), Some(what)),
+            // Not accepted, or not supported.
+            Err(NoAuthorities::Unusable(_)) => return,
+        };
+        for ancestor in &mut report.ancestors {
+            ancestor.authorities.clone_from(&authorities);
+            ancestor.awaited.clone_from(&awaited);
+        }
     }
 
     /// What a policy asks for that endpoints in the mesh do not get.
@@ -380,6 +406,8 @@ fn ancestor<S: Checked>(
         verdict,
         unsupported: policy.valid().map(unsupported).unwrap_or_default(),
         affects,
+        authorities: Vec::new(),
+        awaited: None,
     }
 }
 

@@ -2,14 +2,10 @@
 
 use std::net::IpAddr;
 
-use meshgate_api::{
-    names,
-    policies::backend::{self, BackendPolicySpec},
-    push,
-};
+use meshgate_api::{names, policies::backend, push};
 
 use super::{Compiler, PodTarget, backend::compile_policy};
-use crate::objects::{BackendPolicy, Name, Pod, Readiness, Service, ServicePort, SliceEndpoint};
+use crate::objects::{Name, Pod, Readiness, Service, ServicePort, SliceEndpoint};
 
 /// "namespace/name:port".
 pub(crate) fn resource_name(service: &Name, port: u32) -> String {
@@ -36,7 +32,8 @@ impl Compiler {
 
     fn service(&self, name: &Name, service: &Service, port: &ServicePort) -> push::Service {
         let policy = self.backend_policy(name, &port.name);
-        let tls = policy.and_then(|(policy, spec)| self.endpoint_tls(policy, spec));
+        let tls = self.tls_by_port.get(name);
+        let tls = tls.and_then(|ports| Some(ports.get(&port.port)?.pushed()));
         push::Service {
             namespace: name.namespace.to_string(),
             name: name.name.to_string(),
@@ -53,19 +50,6 @@ impl Compiler {
                 .into(),
             endpoints: self.endpoints(name, port),
             policy: Some(compile_policy(policy, tls)),
-        }
-    }
-
-    /// None: in the clear. A policy that wants TLS and is broken elsewhere does not come to that.
-    fn endpoint_tls(&self, name: &Name, spec: &BackendPolicySpec) -> Option<push::BackendTls> {
-        let tls = spec.tls.as_deref()?;
-        let policy = self.objects.backend_policies.get(name);
-        match policy.and_then(BackendPolicy::standing_in) {
-            None => self.backend_tls(name, tls),
-            Some(problem) => Some(push::BackendTls {
-                problem: format!("BackendPolicy {name}: {problem}"),
-                ..push::BackendTls::default()
-            }),
         }
     }
 

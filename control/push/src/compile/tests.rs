@@ -143,8 +143,12 @@ impl World {
                             format!("; not supported: {}", fields.join(", "))
                         }
                     };
+                    let awaited = match &ancestor.awaited {
+                        None => String::new(),
+                        Some(what) => format!("; awaits: {what}"),
+                    };
                     format!(
-                        "{} {}: {verdict}{unsupported}",
+                        "{} {}: {verdict}{unsupported}{awaited}",
                         ancestor.target.kind, ancestor.target.name
                     )
                 });

@@ -9,12 +9,13 @@ use meshgate_api::{
 
 use super::{
     Compiler, Subject, SubjectKind, Unit,
+    access::Holding,
     index::{self, MultiMap, Referent, Target, TargetKind},
     tls,
 };
 use crate::objects::{
     AccessPolicy, BackendPolicy, Change, ClassName, ConfigMap, Difference, EndpointSlice, Ingress,
-    IngressClass, Kind, Name, Object, Pod, RateLimitPolicy, SecretState, Service, in_namespace,
+    IngressClass, Kind, Known, Name, Object, Pod, RateLimitPolicy, Secret, Service, in_namespace,
 };
 
 impl Compiler {
@@ -22,6 +23,7 @@ impl Compiler {
         match change {
             Change::Apply(name, object) => self.put(name, *object),
             Change::Delete(kind, name) => self.delete(kind, &name),
+            Change::Unreadable(kind, name, why) => self.unreadable(kind, &name, why),
             Change::Listed(kind, listed) => {
                 let gone = self.objects.names(kind);
                 for name in gone.iter().filter(|name| !listed.contains(*name)) {
@@ -38,8 +40,8 @@ impl Compiler {
             Object::Pod(pod) => self.pod_changed(name, Some(pod)),
             Object::Ingress(ingress) => self.ingress_changed(name, Some(ingress)),
             Object::IngressClass(class) => self.class_changed(name, Some(class)),
-            Object::Secret(secret) => self.secret_changed(&name, SecretState::Present(secret)),
-            Object::ConfigMap(map) => self.config_map_changed(&name, Some(map)),
+            Object::Secret(secret) => self.secret_changed(&name, Known::Present(secret)),
+            Object::ConfigMap(map) => self.config_map_changed(&name, Known::Present(map)),
             Object::RateLimitPolicy(policy) => self.rate_limit_changed(name, Some(policy)),
             Object::BackendPolicy(policy) => self.backend_changed(name, Some(*policy)),
             Object::AccessPolicy(policy) => self.access_changed(name, Some(policy)),
@@ -53,11 +55,20 @@ impl Compiler {
             Kind::Pod => self.pod_changed(name.clone(), None),
             Kind::Ingress => self.ingress_changed(name.clone(), None),
             Kind::IngressClass => self.class_changed(name.clone(), None),
-            Kind::Secret => self.secret_changed(name, SecretState::Missing),
-            Kind::ConfigMap => self.config_map_changed(name, None),
+            Kind::Secret => self.secret_changed(name, Known::Missing),
+            Kind::ConfigMap => self.config_map_changed(name, Known::Missing),
             Kind::RateLimitPolicy => self.rate_limit_changed(name.clone(), None),
             Kind::BackendPolicy => self.backend_changed(name.clone(), None),
             Kind::AccessPolicy => self.access_changed(name.clone(), None),
+        }
+    }
+
+    fn unreadable(&mut self, kind: Kind, name: &Name, why: Arc<str>) {
+        match kind {
+            Kind::Secret => self.secret_changed(name, Known::Unreadable(why)),
+            Kind::ConfigMap => self.config_map_changed(name, Known::Unreadable(why)),
+            // Of these there are lists, which are waited for.
+            _ => {}
         }
     }
 
@@ -152,7 +163,15 @@ impl Compiler {
         services
             .into_iter()
             .for_each(|service| self.touch_endpoints(service));
-        self.touch_access_reports(&name.namespace);
+        let before = self.objects.pods.get(&name);
+        // Policies select by labels; what else is known of a pod they do not report.
+        if before.map(|pod| &pod.labels) != pod.as_ref().map(|pod| &pod.labels) {
+            let pods = before.into_iter().chain(&pod);
+            let policies = pods.flat_map(|pod| self.access_policies(&name, pod));
+            let report = |of: Holding<'_>| Subject::new(SubjectKind::AccessPolicy, of.name);
+            let reports: Vec<_> = policies.map(report).map(Unit::Report).collect();
+            self.dirty.extend(reports);
+        }
         self.dirty.insert(Unit::Pod(name.clone()));
         store(&mut self.objects.pods, name, pod);
     }
@@ -260,8 +279,10 @@ impl Compiler {
         }
     }
 
-    fn secret_changed(&mut self, name: &Name, secret: SecretState) {
-        if !self.index.wants_secret(name) || self.objects.secrets.get(name) == Some(&secret) {
+    fn secret_changed(&mut self, name: &Name, secret: Known<Secret>) {
+        // Wanted before: something else in the same batch may refer to it again.
+        let wanted = self.index.wants_secret(name) || self.secrets_wanted.contains(name);
+        if !wanted || self.objects.secrets.get(name) == Some(&secret) {
             return;
         }
         self.objects.secrets.insert(name.clone(), secret);
@@ -271,10 +292,10 @@ impl Compiler {
         self.touch_authorities(CaKind::Secret, name);
     }
 
-    fn config_map_changed(&mut self, name: &Name, map: Option<ConfigMap>) {
-        if !self.index.wants_authorities(CaKind::ConfigMap, name)
-            || self.objects.config_maps.get(name) == Some(&map)
-        {
+    fn config_map_changed(&mut self, name: &Name, map: Known<ConfigMap>) {
+        let wanted = self.index.wants_authorities(CaKind::ConfigMap, name)
+            || self.config_maps_wanted.contains(name);
+        if !wanted || self.objects.config_maps.get(name) == Some(&map) {
             return;
         }
         self.objects.config_maps.insert(name.clone(), map);

@@ -11,11 +11,12 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use meshgate_api::names;
+use meshgate_certs::origin::authorities_pem;
 
 use super::{
-    Backend, ClassName, ConfigMap, EndpointSlice, Ingress, IngressClass, IngressPath, IngressRule,
-    IngressTls, Meta, Name, Pod, PodRef, PortRef, PortSet, Readiness, Secret, Service, ServicePort,
-    SliceEndpoint,
+    Authorities, Backend, ClassName, ConfigMap, EndpointSlice, Ingress, IngressClass, IngressPath,
+    IngressRule, IngressTls, Meta, Name, Pod, PodRef, PortRef, PortSet, Readiness, Secret, Service,
+    ServicePort, SliceEndpoint,
 };
 use crate::EdgeAddress;
 
@@ -282,7 +283,7 @@ impl Secret {
         Self {
             certificate: take("tls.crt").unwrap_or_default(),
             key: take("tls.key").unwrap_or_default(),
-            authorities: take(AUTHORITIES),
+            authorities: take(AUTHORITIES).map(|text| authorities(&text)),
         }
     }
 }
@@ -292,9 +293,17 @@ impl ConfigMap {
         let text = map.data.and_then(|mut data| data.remove(AUTHORITIES));
         let bytes = || Some(map.binary_data?.remove(AUTHORITIES)?.0);
         Self {
-            authorities: text.map(String::into_bytes).or_else(bytes),
+            authorities: text
+                .map(String::into_bytes)
+                .or_else(bytes)
+                .map(|text| authorities(&text)),
         }
     }
+}
+
+fn authorities(text: &[u8]) -> Authorities {
+    let found = authorities_pem(text).map(Into::into);
+    found.map_err(|problem| problem.to_string())
 }
 
 fn annotation<'a>(meta: &'a ObjectMeta, name: &str) -> Option<&'a str> {

@@ -177,6 +177,10 @@ fn programmed(ancestor: &Ancestor, progress: &Progress) -> (&'static str, &'stat
             format!("{replica} keeps the last good configuration: {reason}{others}"),
         );
     }
+    // Until then, what was enforced before still is.
+    if let Some(awaited) = &ancestor.awaited {
+        return ("False", "Pending", awaited.clone());
+    }
     let at_edge = ancestor
         .affects
         .iter()
@@ -224,6 +228,8 @@ mod tests {
             verdict: Ok(()),
             unsupported: Vec::new(),
             affects: BTreeSet::from([Key::new(kind, "shop/web:80")]),
+            authorities: Vec::new(),
+            awaited: None,
         }
     }
 
@@ -315,6 +321,18 @@ mod tests {
         let message =
             "Programmed=False Refused: shop/a keeps the last good configuration: bad (and 1 more)";
         check(service(), refused, &[ACCEPTED, message]);
+        let awaiting = Ancestor {
+            awaited: Some("ConfigMap shop/ca has not been read yet".into()),
+            ..service()
+        };
+        check(
+            awaiting,
+            progress(2, 2),
+            &[
+                ACCEPTED,
+                "Programmed=False Pending: ConfigMap shop/ca has not been read yet",
+            ],
+        );
         let conflicted = Ancestor {
             verdict: Err(Problem::new(
                 "Conflicted",

@@ -56,35 +56,6 @@ fn bootstrap_gives_each_component_what_it_needs_and_no_more() {
         "escalate rbac.authorization.k8s.io/clusterroles x",
         false,
     );
-    let push = user("meshgate:push", &["meshgate:control"]);
-    check(&auth, &push, "watch networking.k8s.io/ingresses", true);
-    check(
-        &auth,
-        &push,
-        "patch networking.k8s.io/ingresses/status shop/a",
-        true,
-    );
-    check(
-        &auth,
-        &push,
-        "patch networking.k8s.io/ingresses shop/a",
-        false,
-    );
-    check(&auth, &push, "create core/secrets meshgate-system/", true);
-    check(
-        &auth,
-        &push,
-        "update core/secrets meshgate-system/meshgate-ca",
-        true,
-    );
-    check(
-        &auth,
-        &push,
-        "update core/secrets meshgate-system/other",
-        false,
-    );
-    check(&auth, &push, "create core/secrets shop/", false);
-    check(&auth, &push, "create core/pods shop/", false);
     let nobody = user("nobody", &[]);
     check(&auth, &nobody, "get /apis/apps", true);
     check(&auth, &nobody, "get /version", true);

@@ -4,8 +4,12 @@ use std::collections::BTreeSet;
 
 use super::{IngressReport, Problem};
 use crate::{
-    compile::{Compiler, Key, ResourceKind, certificate, host::valid_host, index},
-    objects::{Name, SecretState},
+    compile::{
+        Compiler, Key, ResourceKind, certificate,
+        host::{compared, valid_host},
+        index,
+    },
+    objects::{Known, Name},
 };
 
 impl Compiler {
@@ -24,16 +28,7 @@ impl Compiler {
                     format!("\"{}\" is no host name", rule.host),
                 ));
             }
-            for path in rule
-                .paths
-                .iter()
-                .filter(|path| !path.value.starts_with('/'))
-            {
-                problems.push(Problem::new(
-                    "InvalidPath",
-                    format!("path \"{}\" does not start with /", path.value),
-                ));
-            }
+            problems.extend(rule.paths.iter().filter_map(|path| compared(path).err()));
             problems.extend(
                 rule.paths
                     .iter()
@@ -76,22 +71,24 @@ impl Compiler {
         let mut problems: Vec<_> = secrets
             .into_iter()
             .filter_map(|secret| match self.objects.secrets.get(secret)? {
-                SecretState::Missing => Some(Problem::new(
+                Known::Missing => Some(Problem::new(
                     "SecretNotFound",
                     format!("secret {secret} does not exist"),
                 )),
-                SecretState::Present(content) => {
-                    certificate::key_pair(content).err().map(|problem| {
-                        let stays = match self.good_pairs.contains_key(secret) {
-                            true => "; the last valid certificate stays in use",
-                            false => "",
-                        };
-                        Problem::new(
-                            "SecretInvalid",
-                            format!("secret {secret}: {problem}{stays}"),
-                        )
-                    })
-                }
+                Known::Unreadable(why) => Some(Problem::new(
+                    "SecretUnreadable",
+                    format!("secret {secret} cannot be read: {why}"),
+                )),
+                Known::Present(content) => certificate::key_pair(content).err().map(|problem| {
+                    let stays = match self.good_pairs.contains_key(secret) {
+                        true => "; the last valid certificate stays in use",
+                        false => "",
+                    };
+                    Problem::new(
+                        "SecretInvalid",
+                        format!("secret {secret}: {problem}{stays}"),
+                    )
+                }),
             })
             .collect();
         let lost = claims.iter().filter_map(|(secret, host)| {

@@ -3,7 +3,7 @@
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 
 use super::World;
-use crate::objects::{Kind, Name};
+use crate::objects::{Change, Kind, Name};
 
 fn secret(name: &str, certificate: &str, key: &str) -> String {
     let block = |text: &str| text.replace('\n', "\\n");
@@ -14,7 +14,7 @@ fn secret(name: &str, certificate: &str, key: &str) -> String {
     )
 }
 
-fn pair() -> (String, String) {
+pub(super) fn pair() -> (String, String) {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(vec!["a.test".into()]).expect("a pair");
     (cert.pem(), signing_key.serialize_pem())
@@ -46,8 +46,14 @@ fn a_certificate_follows_its_secret() {
     assert!(!world.compiler.referents_known());
     world.check("certificate", "");
     world.check_report("shop/a", "");
-    world.delete(Kind::Secret, "shop/tls");
+    let name = Name::new("shop", "tls");
+    world.changes(vec![Change::Unreadable(Kind::Secret, name, "down".into())]);
     assert!(world.compiler.referents_known());
+    world.check_report(
+        "shop/a",
+        "SecretUnreadable: secret shop/tls cannot be read: down",
+    );
+    world.delete(Kind::Secret, "shop/tls");
     world.check_report("shop/a", "SecretNotFound: secret shop/tls does not exist");
     let served = "certificate shop/tls for *.a.test a.test";
     world.apply(&secret("tls", &certificate, &key));

@@ -144,7 +144,7 @@ spec:
     world.check_report(
         "shop/a",
         "
-        InvalidPath: path \"no-slash\" does not start with /
+        InvalidPath: path \"no-slash\" does not start with '/'
         ServiceNotFound: service shop/gone does not exist
         PortNotFound: service shop/web has no TCP port 81
         PortNotFound: service shop/web has no TCP port named dns
@@ -153,6 +153,47 @@ spec:
         InvalidBackend: the backend names no service and port
         InvalidHost: \"bad_host\" is no host name",
     );
+}
+
+/// A proxy would refuse the whole host for its sake.
+#[test]
+fn a_path_that_no_request_has_is_left_out_of_a_host_that_others_have_rules_for() {
+    let ingress = |namespace: &str, path: &str, kind: &str| {
+        format!(
+            "
+---
+kind: Ingress
+metadata: {{name: a, namespace: {namespace}}}
+spec: {{rules: [{{host: a.test, http: {{paths: [{{path: '{path}', pathType: {kind}, backend: {{service: {{name: web, port: {{number: 80}}}}}}}}]}}}}]}}"
+        )
+    };
+    let never = "contains an empty element, a dot element, a query or characters that no normalised path has";
+    let known_as =
+        |normal: &str| format!("; requests for it are known as \"{normal}\": write that");
+    for (path, kind, advice) in [
+        ("/%7Ex", "Exact", known_as("/~x")),
+        ("/caf%c3%a9", "Prefix", known_as("/caf%C3%A9")),
+        ("/a//b/", "Prefix", known_as("/a/b")),
+        ("/a?b", "ImplementationSpecific", String::new()),
+        ("/café", "Exact", String::new()),
+    ] {
+        let both = ingress("shop", "/", "Prefix") + &ingress("other", path, kind);
+        let world = World::of(&format!("{WEB}{both}"));
+        let left = "
+        host a.test
+          prefix / -> shop/web:80 (ingress/shop/a 0)";
+        world.check("host", left);
+        let shown = path.trim_end_matches('/');
+        world.check_report(
+            "other/a",
+            &format!(
+                "
+        InvalidPath: path \"{shown}\" {never}{advice}
+        ServiceNotFound: service other/web does not exist"
+            ),
+        );
+        world.check_report("shop/a", "");
+    }
 }
 
 #[test]

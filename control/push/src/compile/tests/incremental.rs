@@ -1,10 +1,15 @@
 //! After any sequence of changes, the incremental result equals a compilation from scratch.
 
-use std::{collections::BTreeMap, fmt::Debug};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    sync::LazyLock,
+};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::{CLASS, World, objects};
+use super::{CLASS, World, certificates::pair, objects};
+use crate::compile::Unit;
 use crate::objects::{Change, Kind, Name, Object};
 
 const STEPS: usize = 400;
@@ -23,9 +28,13 @@ g+UyReX+cnvHvyDOAiEAge3Su/1KWwvFbyDZEgtZ36b7Lx/b6Vz6/4lQuWycG0A=
 -----END CERTIFICATE-----
 ";
 
+static PAIRS: LazyLock<[(String, String); 2]> = LazyLock::new(|| [pair(), pair()]);
+
 /// One random object, from a space so small that objects meet.
 fn object(rng: &mut StdRng) -> String {
     let n = |rng: &mut StdRng, max: u32| rng.random_range(0..max);
+    // Of a ConfigMap or a Secret: something else may mean the one of the other kind.
+    let holder = |rng: &mut StdRng| ["x0", "x1"][n(rng, 2) as usize];
     let age = n(rng, 4);
     // An object that is made anew has another UID; endpoints know pods by theirs.
     let meta = |kind: &str, name: String| {
@@ -38,7 +47,7 @@ fn object(rng: &mut StdRng) -> String {
             "kind: {kind}\nmetadata: {{name: {name}, uid: {uid}, creationTimestamp: '2026-01-01T00:00:0{age}Z'"
         )
     };
-    match n(rng, 10) {
+    match n(rng, 11) {
         0 => {
             let ports: String = (80..80 + n(rng, 3))
                 .map(|port| format!("{{name: p{port}, port: {port}}},"))
@@ -49,8 +58,9 @@ fn object(rng: &mut StdRng) -> String {
                 ""
             };
             format!(
-                "{}}}\nspec: {{{kind}clusterIP: 10.96.0.{}, selector: {{app: a{}}}, ports: [{ports}]}}",
+                "{}{}}}\nspec: {{{kind}clusterIP: 10.96.0.{}, selector: {{app: a{}}}, ports: [{ports}]}}",
                 meta("Service", format!("s{}", n(rng, 3))),
+                ["", ", annotations: {meshgate.dev/opaque-ports: '80'}"][n(rng, 2) as usize],
                 n(rng, 3),
                 n(rng, 2)
             )
@@ -67,11 +77,12 @@ fn object(rng: &mut StdRng) -> String {
             "{}, labels: {{app: a{}}}{}}}\nspec: {{serviceAccountName: sa{}, containers: []}}\nstatus: {{podIP: 10.244.0.{}}}",
             meta("Pod", format!("pod{}", n(rng, 3))),
             n(rng, 2),
-            if n(rng, 4) == 0 {
-                ""
-            } else {
-                ", annotations: {meshgate.dev/sidecar: '1'}"
-            },
+            [
+                "",
+                ", annotations: {meshgate.dev/sidecar: '1'}",
+                ", annotations: {meshgate.dev/sidecar: '1', meshgate.dev/skip-inbound-ports: '8080'}",
+                ", annotations: {meshgate.dev/sidecar: '1', meshgate.dev/opaque-ports: '8081'}",
+            ][n(rng, 4) as usize],
             n(rng, 2),
             n(rng, 3)
         ),
@@ -112,8 +123,8 @@ fn object(rng: &mut StdRng) -> String {
             ][n(rng, 3) as usize];
             let tls = [
                 "",
-                "tls: [{secretName: t0, hosts: [a.test]}], ",
-                "tls: [{secretName: t1}], ",
+                "tls: [{secretName: x0, hosts: [a.test]}], ",
+                "tls: [{secretName: x1}], ",
             ][n(rng, 3) as usize];
             format!(
                 "{}}}\nspec: {{{class}{default}{tls}rules: [{rules}]}}",
@@ -132,24 +143,44 @@ fn object(rng: &mut StdRng) -> String {
             1 + n(rng, 3)
         ),
         7 => format!(
-            "{}}}\nspec: {{targetRefs: [{{kind: Service, name: s{}{}}}], retries: {{attempts: {}}}{}}}",
+            "{}}}\nspec: {{targetRefs: [{{kind: Service, name: s{}{}}}], retries: {{attempts: {}}}{}{}}}",
             meta("BackendPolicy", format!("b{}", n(rng, 2))),
             n(rng, 3),
             ["", ", sectionName: p81"][n(rng, 2) as usize],
             n(rng, 3),
-            match n(rng, 2) {
+            ["", ", proxyProtocol: V2"][n(rng, 2) as usize],
+            match n(rng, 3) {
                 0 => String::new(),
-                _ => format!(
-                    ", tls: {{hostname: a.test, caRefs: [{{kind: ConfigMap, name: m{}}}]}}",
-                    n(rng, 2)
+                kind => format!(
+                    ", tls: {{hostname: a.test, caRefs: [{{kind: {}, name: {}}}]}}",
+                    ["ConfigMap", "Secret"][kind as usize - 1],
+                    holder(rng)
                 ),
             }
         ),
         8 => format!(
             "{}}}\ndata: {{ca.crt: \"{}\"}}",
-            meta("ConfigMap", format!("m{}", n(rng, 2))),
+            meta("ConfigMap", holder(rng).into()),
             [AUTHORITY, ""][n(rng, 2) as usize].replace('\n', "\\n")
         ),
+        9 => {
+            let lines = |text: &str| text.replace('\n', "\\n");
+            let authority = match n(rng, 3) {
+                0 => String::new(),
+                kind => format!(
+                    ", ca.crt: \"{}\"",
+                    lines(["", AUTHORITY][kind as usize - 1])
+                ),
+            };
+            // Always valid: of an invalid one what came before would stay, which is not from scratch.
+            let (certificate, key) = &PAIRS[n(rng, 2) as usize];
+            format!(
+                "{}}}\ndata: {{tls.crt: \"{}\", tls.key: \"{}\"{authority}}}",
+                meta("Secret", holder(rng).into()),
+                lines(certificate),
+                lines(key),
+            )
+        }
         _ => {
             let target = [
                 "targetRefs: [{kind: Namespace, name: shop}]",
@@ -200,13 +231,22 @@ fn same<K: Ord + Debug, V: PartialEq + Debug>(
     }
 }
 
-/// As the watches by name do.
-fn read_wanted(world: &mut World, present: &BTreeMap<(Kind, Name), Object>) {
-    let read = |name: &Name| match present.get(&(Kind::ConfigMap, name.clone())) {
-        Some(map) => Change::Apply(name.clone(), Box::new(map.clone())),
-        None => Change::Delete(Kind::ConfigMap, name.clone()),
+/// Takes changes, and then as the watches by name do: what is wanted from now on is read, once.
+fn take(world: &mut World, changes: Vec<Change>, present: &BTreeMap<(Kind, Name), Object>) {
+    let watched = |world: &World| -> BTreeSet<(Kind, Name)> {
+        let secrets = world.secrets.keys().map(|name| (Kind::Secret, name));
+        let maps = world.config_maps.keys().map(|name| (Kind::ConfigMap, name));
+        let all = secrets.chain(maps);
+        all.map(|(kind, name)| (kind, name.clone())).collect()
     };
-    let changes = world.config_maps.keys().map(read).collect();
+    let before = watched(world);
+    world.changes(changes);
+    let read = |(kind, name): &(Kind, Name)| match present.get(&(*kind, name.clone())) {
+        Some(object) => Change::Apply(name.clone(), Box::new(object.clone())),
+        None => Change::Delete(*kind, name.clone()),
+    };
+    let wanted = watched(world);
+    let changes = wanted.difference(&before).map(read).collect();
     world.changes(changes);
 }
 
@@ -216,7 +256,7 @@ fn run(seed: u64) {
     let mut present: BTreeMap<(Kind, Name), Object> = BTreeMap::new();
     for step in 0..STEPS {
         let mut batch = Vec::new();
-        for _ in 0..rng.random_range(1..4) {
+        for _ in 0..rng.random_range(1..8) {
             if rng.random_range(0..4) == 0 && !present.is_empty() {
                 let at = rng.random_range(0..present.len());
                 let key = present.keys().nth(at).cloned().expect("an index of it");
@@ -235,19 +275,17 @@ fn run(seed: u64) {
                         present.insert((kind(object), name.clone()), (**object).clone());
                     }
                     Change::Delete(kind, name) => drop(present.remove(&(*kind, name.clone()))),
-                    Change::Listed(..) => {}
+                    Change::Listed(..) | Change::Unreadable(..) => {}
                 }
                 batch.push(change);
             }
         }
-        world.changes(batch);
-        read_wanted(&mut world, &present);
+        take(&mut world, batch, &present);
         let mut scratch = World::new();
         let all = present
             .iter()
             .map(|((_, name), object)| Change::Apply(name.clone(), Box::new(object.clone())));
-        scratch.changes(all.collect());
-        read_wanted(&mut scratch, &present);
+        take(&mut scratch, all.collect(), &present);
         let at = format!("seed {seed}, step {step}");
         same(&world.resources, &scratch.resources, &at);
         same(&world.pods, &scratch.pods, &at);
@@ -286,4 +324,32 @@ fn unrelated_routes_are_not_compiled() {
     world.compiler.absorb(objects(service));
     let update = world.compiler.compile();
     assert!(update.resources.is_empty(), "nothing changed");
+}
+
+/// Pods start, become ready and get addresses all the time; policies know them by labels.
+#[test]
+fn a_pod_is_news_to_the_policies_that_select_it() {
+    let pod = |label: &str, address: u8| {
+        format!(
+            "kind: Pod\nmetadata: {{name: web, labels: {{app: {label}}}, annotations: {{meshgate.dev/sidecar: '1'}}}}\nspec: {{containers: []}}\nstatus: {{podIP: 10.244.0.{address}}}"
+        )
+    };
+    let policy = |label: &str| {
+        format!(
+            "---\nkind: AccessPolicy\nmetadata: {{name: {label}}}\nspec: {{mtls: Strict, selector: {{matchLabels: {{app: {label}}}}}}}\n"
+        )
+    };
+    let policies = ["a", "b", "c"].map(policy).concat();
+    let mut world = World::of(&format!("{}\n{policies}", pod("a", 1)));
+    let mut check = |pod: &str, expected: &[&str]| {
+        world.compiler.absorb(objects(pod));
+        let reports = world.compiler.dirty.iter().filter_map(|unit| match unit {
+            Unit::Report(subject) => Some(&*subject.name.name),
+            _ => None,
+        });
+        assert_eq!(reports.collect::<Vec<_>>(), expected, "{pod}");
+        world.compiler.compile();
+    };
+    check(&pod("a", 2), &[]);
+    check(&pod("b", 2), &["a", "b"]);
 }

@@ -3,9 +3,9 @@
 use meshgate_api::push;
 use rcgen::generate_simple_self_signed;
 
-use super::{World, show_tls};
+use super::{World, objects, show_tls};
 use crate::compile::{Body, Key, ResourceKind};
-use crate::objects::{Kind, Name};
+use crate::objects::{Change, Kind, Name};
 
 const SERVICE: &str = r#"
 kind: Service
@@ -87,9 +87,15 @@ fn authorities_follow_their_object() {
         world.check_tls(&format!(
             "!! BackendPolicy shop/verified: spec.tls.caRefs[0]: {unread}"
         ));
-        world.check_report("shop/verified", ACCEPTED);
-        world.delete(deleted, "shop/ca");
+        world.check_report(
+            "shop/verified",
+            &format!("{ACCEPTED}; awaits: spec.tls.caRefs[0]: {unread}"),
+        );
+        let name = Name::new("shop", "ca");
+        world.changes(vec![Change::Unreadable(deleted, name, "down".into())]);
         assert!(world.compiler.referents_known());
+        check_problem(&world, &format!("{kind} shop/ca cannot be read: down"));
+        world.delete(deleted, "shop/ca");
         let missing = format!("{kind} shop/ca does not exist");
         check_problem(&world, &missing);
         world.apply(&holder(kind, "ca", "ca.crt", &pem(1)));
@@ -127,6 +133,78 @@ fn a_secret_may_be_for_both_ends() {
     world.apply(ingress);
     world.delete(Kind::BackendPolicy, "shop/verified");
     assert_eq!(world.secrets.len(), 1, "the Ingress still names it");
+}
+
+/// A policy that names another object is no reason to call nobody until that is read.
+#[test]
+fn what_was_pushed_stays_while_an_object_is_read() {
+    let other = policy(&CONFIG_MAP.replace("name: ca", "name: next"));
+    let unread = "spec.tls.caRefs[0]: ConfigMap shop/next has not been read yet";
+    let awaiting = format!("{ACCEPTED}; awaits: {unread}");
+    let before = || {
+        let mut world = World::of(&format!("{SERVICE}{}", policy(CONFIG_MAP)));
+        world.apply(&holder("ConfigMap", "ca", "ca.crt", &pem(1)));
+        world
+    };
+
+    let mut world = before();
+    world.apply(&other);
+    world.check_tls("to api.shop.test by 1");
+    world.check_report("shop/verified", &awaiting);
+    world.apply(&holder("ConfigMap", "next", "ca.crt", &pem(2)));
+    world.check_tls("to api.shop.test by 2");
+    world.check_report("shop/verified", ACCEPTED);
+
+    let mut world = before();
+    world.apply(&other);
+    world.delete(Kind::ConfigMap, "shop/next");
+    check_problem(&world, "ConfigMap shop/next does not exist");
+
+    // What was closed, or in the clear, is no reason to let anything through.
+    let closed = format!("!! BackendPolicy shop/verified: {unread}");
+    let mut world = before();
+    world.delete(Kind::ConfigMap, "shop/ca");
+    world.apply(&other);
+    world.check_tls(&closed);
+    world.check_report("shop/verified", &awaiting);
+    let mut world = before();
+    world.delete(Kind::BackendPolicy, "shop/verified");
+    world.apply(&other);
+    world.check_tls(&closed);
+}
+
+/// Else a status would say that all enforce what none has been told of yet.
+#[test]
+fn other_authorities_are_reported_though_the_verdict_stays() {
+    let mut world = World::of(&format!("{SERVICE}{}", policy(CONFIG_MAP)));
+    let mut reported = |text: &str| {
+        let changes = objects(&holder("ConfigMap", "ca", "ca.crt", text));
+        world.compiler.absorb(changes);
+        let update = world.compiler.compile();
+        (update.resources.len(), update.reports.len())
+    };
+    let (one, two) = (pem(1), pem(1));
+    assert_eq!(reported(&one), (2, 1));
+    assert_eq!(reported(&two), (2, 1));
+    assert_eq!(reported(&two), (0, 0), "nothing changed");
+}
+
+/// One batch takes away the policy and its object, and puts the same policy there under another name.
+#[test]
+fn authorities_that_went_while_nothing_referred_to_them_are_gone() {
+    for (kind, deleted) in [("ConfigMap", Kind::ConfigMap), ("Secret", Kind::Secret)] {
+        let tls = CONFIG_MAP.replace("ConfigMap", kind);
+        let mut world = World::of(&format!(
+            "{SERVICE}{}",
+            policy(&tls).replace("verified", "before")
+        ));
+        world.apply(&holder(kind, "ca", "ca.crt", &pem(1)));
+        let gone = |kind, name| Change::Delete(kind, Name::new("shop", name));
+        let mut batch = vec![gone(Kind::BackendPolicy, "before"), gone(deleted, "ca")];
+        batch.extend(objects(&policy(&tls)));
+        world.changes(batch);
+        check_problem(&world, &format!("{kind} shop/ca does not exist"));
+    }
 }
 
 #[test]
