@@ -399,6 +399,7 @@ mod tests {
             target_bytes_max: 1024,
         },
         extended_connect: false,
+        speaks_for_many: false,
     };
 
     #[tokio::test(start_paused = true)]

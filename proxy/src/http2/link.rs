@@ -35,8 +35,9 @@ pub(super) struct State {
     waiting: VecDeque<StreamId>,
     /// Requests that nobody has looked at.
     requests: VecDeque<Request>,
-    /// Requests that were given up before anybody looked at them.
+    /// Requests that were given up before anybody looked at them, if that is held against the peer.
     unseen_resets: u32,
+    speaks_for_many: bool,
     /// Malformed requests since somebody counted them.
     pub(super) refused: u32,
     /// The task that moves the bytes, if it is another than those of the streams.
@@ -75,6 +76,7 @@ impl Link {
             waiting: VecDeque::new(),
             requests: VecDeque::new(),
             unseen_resets: 0,
+            speaks_for_many: config.speaks_for_many,
             refused: 0,
             driver: Parked::default(),
             ponged: false,
@@ -241,9 +243,7 @@ impl State {
                     false => End::Malformed(code),
                 };
                 self.fail(stream, end);
-                if self.requests.iter().any(|unseen| unseen.stream == stream) {
-                    self.unseen_resets += 1;
-                }
+                self.forget_unseen(stream);
             }
             Event::Refused => self.refused += 1,
             Event::Room(Some(stream)) => {
@@ -261,6 +261,22 @@ impl State {
             Event::Nothing => {}
         }
         self.wire.read.advance(consumed);
+    }
+
+    /// A request that is over before anybody looked at it is none.
+    fn forget_unseen(&mut self, stream: StreamId) {
+        let mut requests = self.requests.iter();
+        let Some(position) = requests.position(|unseen| unseen.stream == stream) else {
+            return;
+        };
+        self.requests.remove(position);
+        if let Some(slot) = self.slots.remove(&stream) {
+            let bytes = slot.bytes as u32;
+            self.protocol.release(stream, bytes, self.wire.front());
+        }
+        if !self.speaks_for_many {
+            self.unseen_resets += 1;
+        }
     }
 
     fn take_data(&mut self, stream: StreamId, data: Bytes, ends: bool) {

@@ -52,6 +52,7 @@ const CONFIG: Config = Config {
         target_bytes_max: 0,
     },
     extended_connect: false,
+    speaks_for_many: false,
 };
 
 impl<'a> Dialer<'a> {
