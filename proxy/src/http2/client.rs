@@ -3,12 +3,13 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use meshgate_codec::http2::{Code, Config, RequestLine, Role, StreamId};
 use meshgate_codec::{Fields, Known, Method, ResponseHead};
 use tokio_util::sync::CancellationToken;
 
-use super::drive::drive;
+use super::drive::{Greeting, drive};
 use super::link::Link;
 use super::outbound::{Outbound, Unsent};
 use super::slot::{End, Slot};
@@ -96,17 +97,17 @@ pub(crate) struct Asked<'a> {
 
 impl Client {
     /// A new connection, and the task that moves its bytes as long as somebody has it. `turn` is dropped once the
-    /// endpoint has said how many requests it takes.
+    /// endpoint has said how many requests it takes, or has not for so long.
     pub(crate) fn start<T: Send>(
         io: Io,
         config: Config,
-        turn: T,
+        (turn, patience): (T, Duration),
     ) -> (Self, impl Future<Output = ()> + Send + use<T>) {
         let link = Link::new(Role::Client, config, io, None);
         let owner = Arc::new(Owner(link.clone()));
         let greeted = CancellationToken::new();
-        let until_greeted = (turn, greeted.clone().drop_guard());
-        let driving = drive(link.clone(), Arc::downgrade(&owner), until_greeted);
+        let greeting = Greeting::new(turn, greeted.clone().drop_guard(), patience);
+        let driving = drive(link.clone(), Arc::downgrade(&owner), greeting);
         let client = Self {
             link,
             owner,
@@ -122,12 +123,12 @@ impl Client {
     }
 
     /// Whether it can carry another request now, besides at most `others`. Not before the endpoint has said how many it
-    /// takes.
+    /// takes, nor while it owes a sign of life.
     pub(crate) fn has_room(&self, others: usize) -> bool {
         let state = self.link.lock();
         let protocol = &state.protocol;
         let is_open = state.ended.is_none() && protocol.is_greeted() && protocol.can_open();
-        is_open && protocol.open() < others
+        is_open && !state.pinged && protocol.open() < others
     }
 
     /// Whether requests may open other protocols on it (RFC 8441 §3), which is known once the endpoint has greeted.

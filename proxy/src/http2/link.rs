@@ -44,6 +44,10 @@ pub(super) struct State {
     pub(super) driver: Parked,
     /// The last ping was answered.
     pub(super) ponged: bool,
+    /// The peer was asked for a sign of life, and has not given one.
+    pub(super) pinged: bool,
+    /// A request of ours was given up before its answer began, and nothing came since.
+    pub(super) unanswered: bool,
     /// Frames wait to be taken until something is sent.
     jammed: bool,
     /// Something came since somebody asked.
@@ -80,6 +84,8 @@ impl Link {
             refused: 0,
             driver: Parked::default(),
             ponged: false,
+            pinged: false,
+            unanswered: false,
             jammed: false,
             heard: false,
             ended: None,
@@ -109,7 +115,9 @@ impl Link {
         if state.ended.is_none() {
             let State { wire, protocol, .. } = &mut *state;
             protocol.release(stream, slot.bytes as u32, wire.front());
+            let unanswered = protocol.is_ours(stream) && !slot.answered && slot.end.is_none();
             protocol.reset(stream, code, wire.front());
+            state.unanswered |= unanswered;
             state.driver.wake();
         }
         drop(state);
@@ -224,6 +232,7 @@ impl State {
                 if let Some(slot) = self.slots.get_mut(&stream) {
                     slot.left = length(&head.fields);
                     slot.head = Some(head);
+                    slot.answered = true;
                     slot.came(None, ends);
                 }
             }
