@@ -1,6 +1,7 @@
 //! HTTP/2 on a connection, towards clients and towards endpoints. What frames mean is judged by `meshgate-codec`.
 
 mod client;
+mod drive;
 mod link;
 mod outbound;
 mod server;

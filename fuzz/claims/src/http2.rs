@@ -54,6 +54,7 @@ const CONFIG: Config = Config {
         target_bytes_max: 64,
     },
     extended_connect: true,
+    speaks_for_many: false,
 };
 
 /// What became of a connection.

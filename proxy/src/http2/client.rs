@@ -1,27 +1,23 @@
 //! The client's side of HTTP/2: requests to one endpoint, many at a time, and their answers.
 
 use std::future::poll_fn;
-use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use meshgate_codec::http2::{Code, Config, RequestLine, Role, StreamId};
 use meshgate_codec::{Fields, Known, Method, ResponseHead};
 use tokio_util::sync::CancellationToken;
 
-use super::link::{Link, State};
+use super::drive::{Greeting, drive};
+use super::link::Link;
 use super::outbound::{Outbound, Unsent};
 use super::slot::{End, Slot};
 use super::tunnel::Tunnel;
 use crate::body::{BodyError, Frame, RequestBody};
-use crate::deadline::{Deadline, Wait};
 use crate::interims::Interims;
 use crate::io::Io;
 use crate::patience::Patience;
-
-/// An endpoint that lets us wait is asked for a sign of life, and given up if it gives none.
-const SILENCE_MAX: Duration = Duration::from_secs(20);
-const PONG_MAX: Duration = Duration::from_secs(10);
 
 /// A connection to an endpoint, shared by those who ask. It closes when nobody has it any more.
 #[derive(Debug, Clone)]
@@ -34,7 +30,7 @@ pub(crate) struct Client {
 
 /// Wakes the task that moves the bytes when the last owner goes.
 #[derive(Debug)]
-struct Owner(Link);
+pub(super) struct Owner(Link);
 
 impl Drop for Owner {
     fn drop(&mut self) {
@@ -101,17 +97,17 @@ pub(crate) struct Asked<'a> {
 
 impl Client {
     /// A new connection, and the task that moves its bytes as long as somebody has it. `turn` is dropped once the
-    /// endpoint has said how many requests it takes.
+    /// endpoint has said how many requests it takes, or has not for so long.
     pub(crate) fn start<T: Send>(
         io: Io,
         config: Config,
-        turn: T,
+        (turn, patience): (T, Duration),
     ) -> (Self, impl Future<Output = ()> + Send + use<T>) {
         let link = Link::new(Role::Client, config, io, None);
         let owner = Arc::new(Owner(link.clone()));
         let greeted = CancellationToken::new();
-        let until_greeted = (turn, greeted.clone().drop_guard());
-        let driving = drive(link.clone(), Arc::downgrade(&owner), until_greeted);
+        let greeting = Greeting::new(turn, greeted.clone().drop_guard(), patience);
+        let driving = drive(link.clone(), Arc::downgrade(&owner), greeting);
         let client = Self {
             link,
             owner,
@@ -127,12 +123,12 @@ impl Client {
     }
 
     /// Whether it can carry another request now, besides at most `others`. Not before the endpoint has said how many it
-    /// takes.
+    /// takes, nor while it owes a sign of life.
     pub(crate) fn has_room(&self, others: usize) -> bool {
         let state = self.link.lock();
         let protocol = &state.protocol;
         let is_open = state.ended.is_none() && protocol.is_greeted() && protocol.can_open();
-        is_open && protocol.open() < others
+        is_open && !state.pinged && protocol.open() < others
     }
 
     /// Whether requests may open other protocols on it (RFC 8441 §3), which is known once the endpoint has greeted.
@@ -312,128 +308,5 @@ impl Outcome {
             Poll::Ready(Err(Unsent::Body(error))) => self.failed = Some(error),
         }
         self.sending = None;
-    }
-}
-
-/// Moves the bytes of a connection until it ends, or nobody has it.
-async fn drive<T>(link: Link, owner: Weak<Owner>, turn: T) {
-    let mut turn = Some(turn);
-    let mut life = Life::default();
-    poll_fn(|cx| {
-        let state = &mut *link.lock();
-        state.driver.park(cx);
-        loop {
-            if owner.strong_count() == 0 && !std::mem::replace(&mut life.leaving, true) {
-                state.protocol.leave(state.wire.front());
-            }
-            if state.poll_drive(cx).is_ready() {
-                // Those who still know the connection only need to know why it ended.
-                state.wire.hang_up();
-                return Poll::Ready(());
-            }
-            if state.protocol.is_greeted() {
-                turn = None;
-            }
-            if life.leaving && state.slots.is_empty() && !state.wire.has_unsent() {
-                state.end("nobody needs it".into());
-            } else {
-                ready!(life.poll(state, cx));
-            }
-        }
-    })
-    .await;
-}
-
-/// How long an endpoint may be silent.
-#[derive(Debug, Default)]
-struct Life {
-    deadline: Deadline,
-    pinged: bool,
-    /// Nobody has the connection any more.
-    leaving: bool,
-}
-
-impl Life {
-    /// Ready when something was done because nothing came for so long.
-    fn poll(&mut self, state: &mut State, cx: &mut Context<'_>) -> Poll<()> {
-        if std::mem::take(&mut state.heard) || state.slots.is_empty() {
-            self.pinged = false;
-            self.deadline.met();
-        }
-        if state.slots.is_empty() {
-            return Poll::Pending;
-        }
-        let (wait, patience) = match self.pinged {
-            true => (Wait::Pong, PONG_MAX),
-            false => (Wait::Silence, SILENCE_MAX),
-        };
-        ready!(self.deadline.poll(cx, wait, patience));
-        self.deadline.met();
-        match std::mem::replace(&mut self.pinged, true) {
-            true => state.end("no sign of life".into()),
-            false => state.protocol.ping(*b"still on", state.wire.front()),
-        }
-        Poll::Ready(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use meshgate_codec::Method;
-    use meshgate_codec::http1::HeadLimits;
-    use meshgate_codec::http2::Scheme;
-    use tokio::io::AsyncReadExt;
-    use tokio::net::{TcpListener, TcpStream};
-    use tokio::time::Instant;
-
-    use super::*;
-
-    const CONFIG: Config = Config {
-        streams_max: 0,
-        stream_window: 65_535,
-        connection_window: 65_535,
-        limits: HeadLimits {
-            head_bytes_max: 1024,
-            fields_max: 10,
-            field_bytes_max: 1024,
-            target_bytes_max: 1024,
-        },
-        extended_connect: false,
-    };
-
-    #[tokio::test(start_paused = true)]
-    async fn an_endpoint_that_gives_no_sign_of_life_is_given_up() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let near = TcpStream::connect(listener.local_addr().unwrap());
-        let near = near.await.unwrap();
-        let (mut far, _) = listener.accept().await.unwrap();
-        let (client, driving) = Client::start(Io::from(near), CONFIG, ());
-        let driver = tokio::spawn(driving);
-        let asked = Asked {
-            line: RequestLine {
-                method: &Method::Get,
-                scheme: Scheme::Http,
-                authority: "a.test",
-                path: "/",
-                protocol: None,
-            },
-            fields: &Fields::default(),
-            more: &[],
-            interims: &Interims::Nowhere,
-        };
-        let began = Instant::now();
-        let answer = client.exchange(asked, RequestBody::Empty).await;
-        let Err(Broken::Ended { end, unsent }) = answer else {
-            panic!("{answer:?}");
-        };
-        assert_eq!(end.to_string(), "the connection ended: no sign of life");
-        assert!(!unsent);
-        assert!(began.elapsed() >= SILENCE_MAX + PONG_MAX);
-        // The socket is closed, although the connection is still known here.
-        driver.await.unwrap();
-        let mut said = Vec::new();
-        far.read_to_end(&mut said).await.unwrap();
-        assert!(said.windows(8).any(|bytes| bytes == b"still on"));
-        assert!(client.is_used_up() && client.is_idle());
     }
 }

@@ -35,14 +35,19 @@ pub(super) struct State {
     waiting: VecDeque<StreamId>,
     /// Requests that nobody has looked at.
     requests: VecDeque<Request>,
-    /// Requests that were given up before anybody looked at them.
+    /// Requests that were given up before anybody looked at them, if that is held against the peer.
     unseen_resets: u32,
+    speaks_for_many: bool,
     /// Malformed requests since somebody counted them.
     pub(super) refused: u32,
     /// The task that moves the bytes, if it is another than those of the streams.
     pub(super) driver: Parked,
     /// The last ping was answered.
     pub(super) ponged: bool,
+    /// The peer was asked for a sign of life, and has not given one.
+    pub(super) pinged: bool,
+    /// A request of ours was given up before its answer began, and nothing came since.
+    pub(super) unanswered: bool,
     /// Frames wait to be taken until something is sent.
     jammed: bool,
     /// Something came since somebody asked.
@@ -75,9 +80,12 @@ impl Link {
             waiting: VecDeque::new(),
             requests: VecDeque::new(),
             unseen_resets: 0,
+            speaks_for_many: config.speaks_for_many,
             refused: 0,
             driver: Parked::default(),
             ponged: false,
+            pinged: false,
+            unanswered: false,
             jammed: false,
             heard: false,
             ended: None,
@@ -107,7 +115,9 @@ impl Link {
         if state.ended.is_none() {
             let State { wire, protocol, .. } = &mut *state;
             protocol.release(stream, slot.bytes as u32, wire.front());
+            let unanswered = protocol.is_ours(stream) && !slot.answered && slot.end.is_none();
             protocol.reset(stream, code, wire.front());
+            state.unanswered |= unanswered;
             state.driver.wake();
         }
         drop(state);
@@ -222,6 +232,7 @@ impl State {
                 if let Some(slot) = self.slots.get_mut(&stream) {
                     slot.left = length(&head.fields);
                     slot.head = Some(head);
+                    slot.answered = true;
                     slot.came(None, ends);
                 }
             }
@@ -241,9 +252,7 @@ impl State {
                     false => End::Malformed(code),
                 };
                 self.fail(stream, end);
-                if self.requests.iter().any(|unseen| unseen.stream == stream) {
-                    self.unseen_resets += 1;
-                }
+                self.forget_unseen(stream);
             }
             Event::Refused => self.refused += 1,
             Event::Room(Some(stream)) => {
@@ -261,6 +270,22 @@ impl State {
             Event::Nothing => {}
         }
         self.wire.read.advance(consumed);
+    }
+
+    /// A request that is over before anybody looked at it is none.
+    fn forget_unseen(&mut self, stream: StreamId) {
+        let mut requests = self.requests.iter();
+        let Some(position) = requests.position(|unseen| unseen.stream == stream) else {
+            return;
+        };
+        self.requests.remove(position);
+        if let Some(slot) = self.slots.remove(&stream) {
+            let bytes = slot.bytes as u32;
+            self.protocol.release(stream, bytes, self.wire.front());
+        }
+        if !self.speaks_for_many {
+            self.unseen_resets += 1;
+        }
     }
 
     fn take_data(&mut self, stream: StreamId, data: Bytes, ends: bool) {

@@ -36,8 +36,6 @@ pub(crate) struct Server {
     deadline: Deadline,
     waits: Wait,
     phase: Phase,
-    /// It was asked for a sign of life.
-    pinged: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,7 +74,6 @@ impl Server {
             deadline: Deadline::default(),
             waits: Wait::Idle,
             phase: Phase::Open,
-            pinged: false,
         }
     }
 
@@ -163,7 +160,7 @@ impl Server {
         let link = self.link.clone();
         let state = &mut *link.lock();
         if std::mem::take(&mut state.heard) {
-            self.pinged = false;
+            state.pinged = false;
             if self.waits == Wait::Silence {
                 self.deadline.met();
             }
@@ -194,7 +191,7 @@ impl Server {
         match wait {
             Wait::Silence => {
                 state.protocol.ping(*b"still on", out);
-                self.pinged = true;
+                state.pinged = true;
             }
             Wait::Pong => state.end("no sign of life".into()),
             _ => self.leave_now(state),
@@ -220,7 +217,7 @@ impl Server {
             (Wait::Close, LEAVE_MAX)
         } else if state.slots.is_empty() {
             (Wait::Idle, self.limits.keep_alive)
-        } else if self.pinged {
+        } else if state.pinged {
             (Wait::Pong, PONG_MAX)
         } else {
             (Wait::Silence, SILENCE_MAX)

@@ -18,6 +18,8 @@ const JOINED_BYTES_MAX: usize = 4 * 1024;
 pub(super) struct Slot {
     /// The answer's head, until it is taken.
     pub(super) head: Option<ResponseHead>,
+    /// That head has come.
+    pub(super) answered: bool,
     /// Answers before the answer, until they are taken.
     pub(super) interim: VecDeque<ResponseHead>,
     /// How many of them came.

@@ -47,6 +47,7 @@ async fn serve_streams(connection: Arc<Connection>, mut server: Box<Server>) {
     let old_at = clock::moment().instant + retirement(&connection.limits);
     let mut served = 0;
     let mut stories = FuturesUnordered::new();
+    let streams_max = connection.limits.streams as usize;
     let mut drained = pin!(connection.drain.cancelled());
     let mut draining = false;
     poll_fn(|cx| {
@@ -55,7 +56,7 @@ async fn serve_streams(connection: Arc<Connection>, mut server: Box<Server>) {
                 draining = true;
                 server.leave();
             }
-            match server.poll_next(cx) {
+            let more = match server.poll_next(cx) {
                 Poll::Ready(Opened::Request { stream, head, body }) => {
                     served += 1;
                     if served >= connection.limits.requests_max || clock::moment().instant >= old_at
@@ -65,11 +66,15 @@ async fn serve_streams(connection: Arc<Connection>, mut server: Box<Server>) {
                     // Boxed: even an empty set has room for one, for as long as the connection lives.
                     let story = until_gone(connection.clone(), stream, head, body);
                     stories.push(Box::pin(story));
-                    continue;
+                    if stories.len() <= streams_max {
+                        continue;
+                    }
+                    // Some were given up meanwhile: they go before others come.
+                    true
                 }
                 Poll::Ready(Opened::Closed) => return Poll::Ready(()),
-                Poll::Pending => {}
-            }
+                Poll::Pending => false,
+            };
             let mut ended = false;
             while let Poll::Ready(Some(closes)) = stories.poll_next_unpin(cx) {
                 ended = true;
@@ -78,7 +83,7 @@ async fn serve_streams(connection: Arc<Connection>, mut server: Box<Server>) {
                 }
             }
             // Whatever the stories have to say goes out together.
-            let more = server.flush(cx);
+            let more = server.flush(cx) || more;
             if !ended && !more {
                 return Poll::Pending;
             }
@@ -109,6 +114,7 @@ fn config(connection: &Connection) -> Config {
             target_bytes_max: URI_BYTES_MAX,
         },
         extended_connect: !connection.from_mesh,
+        speaks_for_many: connection.from_mesh,
     }
 }
 

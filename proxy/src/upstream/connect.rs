@@ -56,6 +56,7 @@ const CONFIG: Config = Config {
         target_bytes_max: 0,
     },
     extended_connect: false,
+    speaks_for_many: false,
 };
 
 impl<'a> Dialer<'a> {
@@ -195,7 +196,7 @@ impl<'a> Dialer<'a> {
             Wire::Mesh => self.mesh().await?,
             Wire::Http1 | Wire::Http2 => self.direct(Alpn::Http2).await?,
         };
-        let (client, driving) = http2::Client::start(io, CONFIG, turn);
+        let (client, driving) = http2::Client::start(io, CONFIG, (turn, patience));
         let tasks = &self.connection.tasks;
         tasks.spawn(async move {
             let _pass = pass;

@@ -450,3 +450,22 @@ async fn another_protocol_gets_no_answer() {
     let _ = soon(client.read_to_end(&mut answer)).await;
     assert_eq!(String::from_utf8_lossy(&answer), "");
 }
+
+/// An origin may say a length of what has no body (RFC 9113 §8.1.1). Its client, which may take that at its word, is not
+/// told.
+#[tokio::test]
+async fn a_length_of_nothing_is_not_passed_on() {
+    let endpoint = Endpoint::start().await;
+    let mut client = Peer::connect(endpoint.address()).await;
+    client.say(&get(1)).await;
+    let mut server = endpoint.accept().await;
+    server.say(&settings(&[])).await;
+    let stream = asked(&mut server).await;
+    server.say(&end(":status=204|content-length=5")).await;
+    assert_eq!(stream, 1);
+    let heard = client.next().await;
+    let Heard::Head(1, 204, fields, true) = &heard else {
+        panic!("{heard:?}");
+    };
+    assert!(!fields.contains("content-length"), "{fields}");
+}

@@ -21,6 +21,7 @@ use meshgate_routing::permit::access::{AccessFrom, AccessRule, AccessTo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::frames::{self, CANCEL, Heard, PING, Peer, frame, reset};
 use crate::kit::{Act, Origin, Proxy, field, get, ok, raw, read_message, soon, status_of};
 
 pub(crate) struct Mesh {
@@ -510,4 +511,43 @@ async fn without_rules_a_path_passes_as_it_is() {
     let pair = Pair::start(&mesh, origin.address, "web", strict());
     pair.client.get("/bucket//key/%2e?a=//b").await;
     assert!(origin.seen()[0].starts_with("GET /bucket//key/%2e?a=//b HTTP/1.1\r\n"));
+}
+
+/// Clients that give up what they asked for, none of them so often that its own connection ends: those who share the way
+/// between the proxies with them keep what they have.
+#[tokio::test]
+async fn what_some_give_up_costs_others_nothing() {
+    let origin = Origin::start(Act::Hang).await;
+    let begun = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nbegun";
+    origin.next([Act::Say(begun.into())]);
+    let mesh = Mesh::new();
+    let one = || EngineOptions {
+        workers: 1,
+        ..EngineOptions::default()
+    };
+    let application = (origin.address, Protocol::Auto);
+    let pair = Pair::start_with(&mesh, application, "web", strict(), [one(), one()]);
+    let mut stays = Peer::connect(pair.client.address()).await;
+    stays.say(&frames::get(1)).await;
+    while !matches!(stays.next().await, Heard::Data(1, ..)) {}
+    for _ in 0..3 {
+        let mut leaves = Peer::connect(pair.client.address()).await;
+        for round in 0..30 {
+            let ids = || (0..15).map(|index| 1 + 30 * round + 2 * index);
+            let asked: Vec<u8> = ids().flat_map(frames::get).collect();
+            let given_up: Vec<u8> = ids().flat_map(|id| reset(id, CANCEL)).collect();
+            for words in [asked, given_up] {
+                leaves
+                    .say(&[words, frame(PING, 0, 0, &[1; 8])].concat())
+                    .await;
+                // So far it was heard.
+                while leaves.next().await != Heard::Pong([1; 8]) {}
+            }
+        }
+    }
+    stays.say(&frame(PING, 0, 0, &[1; 8])).await;
+    assert_eq!(stays.next().await, Heard::Pong([1; 8]));
+    let metrics = pair.server.engine.metrics().render();
+    let only = "meshgate_connections_total{listener=\"inbound-mtls\"} 1\n";
+    assert!(metrics.contains(only), "{metrics}");
 }

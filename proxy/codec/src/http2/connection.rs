@@ -54,6 +54,8 @@ pub struct Config {
     pub limits: HeadLimits,
     /// Whether requests may open other protocols (RFC 8441).
     pub extended_connect: bool,
+    /// Its streams are those of many who know nothing of each other: how many of them are given up is not its doing.
+    pub speaks_for_many: bool,
 }
 
 /// What a frame meant.

@@ -418,7 +418,7 @@ impl Connection {
             return Ok(Ok(Event::Nothing));
         };
         self.departed.note(stream, How::ResetByPeer);
-        if self.role == Role::Server && open.sending {
+        if self.role == Role::Server && open.sending && !self.config.speaks_for_many {
             self.calm.given_up()?;
         }
         let by_peer = true;

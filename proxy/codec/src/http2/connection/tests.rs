@@ -25,6 +25,7 @@ const CONFIG: Config = Config {
         target_bytes_max: 8 * 1024,
     },
     extended_connect: true,
+    speaks_for_many: false,
 };
 
 /// Blocks of literals that change no table.
@@ -188,9 +189,13 @@ struct End {
 
 impl End {
     fn new(role: Role) -> Self {
+        Self::with(role, CONFIG)
+    }
+
+    fn with(role: Role, config: Config) -> Self {
         let mut out = Vec::new();
         let mut end = Self {
-            connection: Connection::new(role, CONFIG, &mut out),
+            connection: Connection::new(role, config, &mut out),
             now: Duration::from_secs(1),
         };
         if role == Role::Server {

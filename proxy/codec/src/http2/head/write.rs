@@ -41,29 +41,35 @@ pub fn encode_request(
     if let Some(protocol) = line.protocol {
         encoder.pseudo(Pseudo::Protocol, protocol.as_bytes(), out);
     }
-    write_fields(encoder, fields, out);
+    write_fields(encoder, fields, LEFT_OUT, out);
 }
 
 /// Appends the head of a response. The status has three digits and is not 101, which HTTP/2 does not have.
 pub fn encode_response(encoder: &mut Encoder, status: u16, fields: &Fields, out: &mut Vec<u8>) {
     encoder.begin(out);
     encoder.pseudo(Pseudo::Status, &status::digits(status), out);
-    write_fields(encoder, fields, out);
+    let left_out = match status {
+        100..=199 | 204 => LEFT_OUT_OF_NOTHING,
+        _ => LEFT_OUT,
+    };
+    write_fields(encoder, fields, left_out, out);
 }
 
 /// Appends trailers.
 pub fn encode_trailers(encoder: &mut Encoder, fields: &Fields, out: &mut Vec<u8>) {
     encoder.begin(out);
-    write_fields(encoder, fields, out);
+    write_fields(encoder, fields, LEFT_OUT, out);
 }
 
 const LEFT_OUT: KnownSet = HOP_BY_HOP.and(KnownSet::of(&[Known::Host]));
+/// An answer that never has a body says no length (RFC 9110 §8.6), even where its origin did (RFC 9113 §8.1.1).
+const LEFT_OUT_OF_NOTHING: KnownSet = LEFT_OUT.and(KnownSet::of(&[Known::ContentLength]));
 
-fn write_fields(encoder: &mut Encoder, fields: &Fields, out: &mut Vec<u8>) {
+fn write_fields(encoder: &mut Encoder, fields: &Fields, left_out: KnownSet, out: &mut Vec<u8>) {
     for field in fields.iter() {
         let is_said = match field.known {
             Some(Known::Te) => field.value.eq_ignore_ascii_case(b"trailers"),
-            Some(known) => !LEFT_OUT.has(known),
+            Some(known) => !left_out.has(known),
             None => true,
         };
         if is_said {

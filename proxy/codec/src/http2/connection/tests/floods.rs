@@ -77,3 +77,22 @@ fn asking_earns_patience() {
         );
     }
 }
+
+/// What a proxy's clients give up is not the proxy's flood; other floods are.
+#[test]
+fn who_speaks_for_many_may_give_up_what_they_do() {
+    let config = Config {
+        speaks_for_many: true,
+        ..CONFIG
+    };
+    let mut end = End::with(Role::Server, config);
+    end.step("settings");
+    for round in 0..5_000 {
+        let id = 2 * round + 1;
+        end.step(&format!("head {id} get end"));
+        let given_up = end.step(&format!("reset {id} 8"));
+        assert_eq!(given_up, format!("reset {id} CANCEL by peer"));
+    }
+    let pings = (0..5_000).take_while(|_| end.step("ping") == ">pong");
+    assert_eq!(pings.count(), 1000);
+}
