@@ -216,6 +216,7 @@ impl Client {
             .request(line, fields, more, ends, out)
             .map_err(|_| Broken::Full)?;
         state.slots.insert(id, Slot::default());
+        state.opened = true;
         state.driver.wake();
         let stream = Stream {
             link: self.link.clone(),

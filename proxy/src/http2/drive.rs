@@ -15,6 +15,9 @@ use crate::deadline::{Deadline, Wait};
 
 /// An endpoint that lets us wait is asked for a sign of life, and given up if it gives none.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// Having given one, it is not asked again so soon unless it is asked something else: servers of gRPC end connections that
+/// ask them more often than every five minutes and carry nothing. What vanishes meanwhile is noticed by TCP's keepalive.
+const SILENCE_AGAIN_MAX: Duration = Duration::from_secs(330);
 const PONG_MAX: Duration = Duration::from_secs(10);
 /// One that was silent for so long is asked at once when a request is given up without an answer: the next request should
 /// not meet a connection that leads nowhere. Not sooner: clients that change their minds are no reason to doubt it.
@@ -78,12 +81,35 @@ impl<T> Greeting<T> {
     }
 }
 
+/// Whether an endpoint that says nothing is there all the same.
+#[derive(Debug, Default)]
+struct Presence {
+    /// It gave a sign of life, and said nothing else since.
+    is_known: bool,
+}
+
+impl Presence {
+    /// Something came; what was asked for, if a sign of life was.
+    fn heard(&mut self, pinged: bool) {
+        self.is_known = pinged;
+    }
+
+    fn patience(&self, pinged: bool) -> (Wait, Duration) {
+        match (pinged, self.is_known) {
+            (true, _) => (Wait::Pong, PONG_MAX),
+            (false, true) => (Wait::Silence, SILENCE_AGAIN_MAX),
+            (false, false) => (Wait::Silence, SILENCE_MAX),
+        }
+    }
+}
+
 /// How long an endpoint may be silent.
 #[derive(Debug, Default)]
 struct Life {
     deadline: Deadline,
     /// Since when it says nothing, though it was asked something.
     silent: Option<Time>,
+    presence: Presence,
     /// Nobody has the connection any more.
     leaving: bool,
 }
@@ -101,8 +127,12 @@ impl Life {
         let heard = std::mem::take(&mut state.heard);
         state.unanswered &= !heard;
         let asked = !state.slots.is_empty() || state.unanswered;
+        if std::mem::take(&mut state.opened) && std::mem::take(&mut self.presence).is_known {
+            self.deadline.met();
+        }
         if heard || !asked {
-            state.pinged = false;
+            self.presence
+                .heard(std::mem::take(&mut state.pinged) && heard);
             self.silent = None;
             self.deadline.met();
         }
@@ -112,10 +142,7 @@ impl Life {
         let silent = *self.silent.get_or_insert_with(clock::now);
         let is_long = || clock::now().since(silent) >= DOUBT_AFTER;
         let doubtful = state.unanswered && !state.pinged && is_long();
-        let (wait, patience) = match state.pinged {
-            true => (Wait::Pong, PONG_MAX),
-            false => (Wait::Silence, SILENCE_MAX),
-        };
+        let (wait, patience) = self.presence.patience(state.pinged);
         if !doubtful {
             ready!(self.deadline.poll(cx, wait, patience));
         }
@@ -215,6 +242,35 @@ mod tests {
         far.read_to_end(&mut said).await.unwrap();
         assert!(said.windows(8).any(|bytes| bytes == b"still on"));
         assert!(client.is_used_up() && client.is_idle());
+    }
+
+    /// What happens (`p` the endpoint is asked for a sign of life, `h` something comes, `o` a request is sent), and how long
+    /// the endpoint may then be silent.
+    fn check_patience(happens: &str, expected: Duration) {
+        let (mut presence, mut pinged) = (Presence::default(), false);
+        for what in happens.chars() {
+            match what {
+                'p' => pinged = true,
+                'h' => presence.heard(std::mem::take(&mut pinged)),
+                _ => presence = Presence::default(),
+            }
+        }
+        assert_eq!(presence.patience(pinged).1, expected, "{happens}");
+    }
+
+    /// As a client waits that watches something: later it would only be a nuisance to be asked.
+    #[test]
+    fn who_gave_a_sign_of_life_is_left_alone_for_a_while() {
+        check_patience("", SILENCE_MAX);
+        check_patience("oh", SILENCE_MAX);
+        check_patience("op", PONG_MAX);
+        check_patience("oph", SILENCE_AGAIN_MAX);
+        check_patience("ophp", PONG_MAX);
+        check_patience("ophph", SILENCE_AGAIN_MAX);
+        // Something else came, or is to come.
+        check_patience("ophh", SILENCE_MAX);
+        check_patience("opho", SILENCE_MAX);
+        check_patience("ophoph", SILENCE_AGAIN_MAX);
     }
 
     /// Requests that are given up after so long each, and when the connection ends by that.

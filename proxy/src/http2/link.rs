@@ -52,6 +52,8 @@ pub(super) struct State {
     jammed: bool,
     /// Something came since somebody asked.
     pub(super) heard: bool,
+    /// A request was sent since that was asked.
+    pub(super) opened: bool,
     /// Why nothing moves any more.
     pub(super) ended: Option<Cow<'static, str>>,
 }
@@ -88,6 +90,7 @@ impl Link {
             unanswered: false,
             jammed: false,
             heard: false,
+            opened: false,
             ended: None,
         })))
     }
