@@ -98,6 +98,7 @@ impl QuotaOwner {
         } else {
             now
         };
+        self.remove_limit(id);
         let owned = Owned {
             terms,
             strangers_until,
@@ -109,6 +110,7 @@ impl QuotaOwner {
     /// Forgets a limit.
     pub fn remove_limit(&mut self, id: &str) {
         self.limits.remove(id);
+        self.schedule.retain(|(_, limit, _)| **limit != *id);
     }
 
     /// A replica's message about one bucket. The answers may go to others as well. Unknown limits get none: the
@@ -122,7 +124,13 @@ impl QuotaOwner {
         let Some(owned) = self.limits.get_mut(&demand.limit) else {
             return Vec::new();
         };
-        let bucket = owned.buckets.touch(&demand.key, Bucket::default, |_, _| {});
+        let schedule = &mut self.schedule;
+        let evict = |key: &Arc<str>, old: &mut Bucket| {
+            if let Some(at) = old.scheduled {
+                schedule.remove(&(at, demand.limit.clone(), key.clone()));
+            }
+        };
+        let bucket = owned.buckets.touch(&demand.key, Bucket::default, evict);
         bucket.hear(&owned.terms.rate, now, replica, demand);
         let mut grants = bucket.serve(
             &owned.terms,
@@ -422,4 +430,51 @@ fn without_burst(rate: &Rate) -> Rate {
 fn cost(rate: &Rate, count: u64) -> u64 {
     let product = u128::from(nanos(rate.per)) * u128::from(count);
     u64::try_from(product.div_ceil(u128::from(rate.requests))).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn terms(per: Duration) -> QuotaTerms {
+        QuotaTerms {
+            rate: Rate::new(1, per, 0),
+            replicas: 1,
+        }
+    }
+
+    fn demand(limit: &str, key: &str, want: u64) -> Demand {
+        Demand {
+            limit: limit.into(),
+            key: key.into(),
+            seen: want,
+            want,
+            returned: 0,
+            used: vec![],
+            whole: false,
+        }
+    }
+
+    /// Somebody wants more than there is.
+    fn want(owner: &mut QuotaOwner, limit: &str, key: &str) {
+        owner.demand(Time::ZERO, &"replica".into(), &demand(limit, key, 2));
+    }
+
+    #[test]
+    fn nobody_is_scheduled_whose_bucket_is_gone() {
+        let mut owner = QuotaOwner::new(Time::ZERO);
+        owner.set_limit("many", terms(HOUR), Time::ZERO);
+        owner.set_limit("other", terms(HOUR), Time::ZERO);
+        want(&mut owner, "other", "");
+        for client in 0..BUCKETS_MAX + 1000 {
+            want(&mut owner, "many", &client.to_string());
+        }
+        assert_eq!(owner.schedule.len(), BUCKETS_MAX + 1);
+        owner.set_limit("many", terms(HOUR * 2), Time::ZERO);
+        assert_eq!(owner.schedule.len(), 1, "a new window starts empty");
+        owner.remove_limit("other");
+        assert_eq!(owner.next_due(), None);
+    }
 }
