@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use meshgate_routing::Time;
-use meshgate_routing::permit::lease::{Demand, Grant, LeaseHolder, Take};
+use meshgate_routing::permit::lease::{Asking, Demand, Grant, LeaseHolder, Take, WAIT_MAX};
 use meshgate_routing::permit::limit::{LimitRequest, Scope};
 use meshgate_routing::permit::local::LocalLimiter;
 use meshgate_routing::permit::{Limit, Permit, Refusal};
@@ -46,10 +46,6 @@ struct QuotaState {
     /// When the last message was due, in nanoseconds of [`Time`].
     last_message: AtomicU64,
 }
-
-/// How long a request waits for the first lease of a bucket. Longer than a round trip within the cluster, shorter
-/// than a person notices.
-const LEASE_WAIT_MAX: Duration = Duration::from_millis(250);
 
 /// Messages to the owner of global limits are at least this far apart.
 const MESSAGE_SPACING: Duration = Duration::from_millis(2);
@@ -181,7 +177,8 @@ impl Quota {
         let mut demands = Vec::new();
         for (_, counter) in self.book.open_counters() {
             if let Counter::Global(holder) = &*counter {
-                lock(holder).demands(now, &mut demands);
+                let mut holder = lock(holder);
+                demands.extend(std::iter::from_fn(|| holder.next_demand(now)));
             }
         }
         demands
@@ -252,16 +249,17 @@ impl RateLimit {
     }
 
     async fn take_lease(&self, holder: &Mutex<LeaseHolder>, key: &str) -> Result<Permit, Refusal> {
-        let ask = |patient: bool| {
+        let mut asking = Asking::default();
+        let mut ask = |patient: bool| {
             let mut holder = lock(holder);
             let before = holder.due();
-            let take = holder.take(key, crate::clock::now(), patient);
+            let take = holder.take(key, crate::clock::now(), &mut asking, patient);
             if holder.due() != before {
                 self.quota.wanted.notify_one();
             }
             take
         };
-        let deadline = tokio::time::sleep(LEASE_WAIT_MAX);
+        let deadline = tokio::time::sleep(WAIT_MAX);
         tokio::pin!(deadline);
         loop {
             let changed = self.quota.changed.notified();
