@@ -42,6 +42,14 @@ pub struct Use {
     pub count: u64,
 }
 
+impl Demand {
+    /// At most so many bytes in a message.
+    pub fn bytes_max(&self) -> usize {
+        // Tags, lengths and four numbers; a use is two numbers.
+        64 + self.limit.len() + self.key.len() + self.used.len() * 24
+    }
+}
+
 /// What the owner answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
