@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use meshgate_routing::Time;
-use meshgate_routing::permit::lease::{Demand, Grant, LeaseHolder, Take};
+use meshgate_routing::permit::lease::{Asking, Demand, Grant, LeaseHolder, Take, WAIT_MAX};
 use meshgate_routing::permit::limit::{LimitRequest, Scope};
 use meshgate_routing::permit::local::LocalLimiter;
 use meshgate_routing::permit::{Limit, Permit, Refusal};
@@ -47,12 +47,14 @@ struct QuotaState {
     last_message: AtomicU64,
 }
 
-/// How long a request waits for the first lease of a bucket. Longer than a round trip within the cluster, shorter
-/// than a person notices.
-const LEASE_WAIT_MAX: Duration = Duration::from_millis(250);
-
 /// Messages to the owner of global limits are at least this far apart.
 const MESSAGE_SPACING: Duration = Duration::from_millis(2);
+
+/// Demands in one message; the owner refuses more than 4096. After a reconnect every bucket has something to tell.
+const DEMANDS_MAX: usize = 1024;
+
+/// And about so many bytes of them: a message may have 4 MiB, and one demand takes at most some 100 KiB.
+const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -176,12 +178,22 @@ impl Quota {
             .min()
     }
 
-    /// What to tell the owner now; empty when nothing is wanted after all.
+    /// What to tell the owner now, as much as a message may carry: the rest stays due. Empty when nothing is wanted
+    /// after all.
     pub fn demands(&self, now: Time) -> Vec<Demand> {
         let mut demands = Vec::new();
+        let mut bytes = 0;
         for (_, counter) in self.book.open_counters() {
-            if let Counter::Global(holder) = &*counter {
-                lock(holder).demands(now, &mut demands);
+            let Counter::Global(holder) = &*counter else {
+                continue;
+            };
+            let mut holder = lock(holder);
+            while demands.len() < DEMANDS_MAX
+                && bytes < MESSAGE_BYTES_MAX
+                && let Some(demand) = holder.next_demand(now)
+            {
+                bytes += demand.bytes_max();
+                demands.push(demand);
             }
         }
         demands
@@ -252,16 +264,17 @@ impl RateLimit {
     }
 
     async fn take_lease(&self, holder: &Mutex<LeaseHolder>, key: &str) -> Result<Permit, Refusal> {
-        let ask = |patient: bool| {
+        let mut asking = Asking::default();
+        let mut ask = |patient: bool| {
             let mut holder = lock(holder);
             let before = holder.due();
-            let take = holder.take(key, crate::clock::now(), patient);
+            let take = holder.take(key, crate::clock::now(), &mut asking, patient);
             if holder.due() != before {
                 self.quota.wanted.notify_one();
             }
             take
         };
-        let deadline = tokio::time::sleep(LEASE_WAIT_MAX);
+        let deadline = tokio::time::sleep(WAIT_MAX);
         tokio::pin!(deadline);
         loop {
             let changed = self.quota.changed.notified();
@@ -278,5 +291,65 @@ impl RateLimit {
                 () = &mut deadline => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meshgate_routing::permit::Rate;
+    use meshgate_routing::permit::limit::{KeyPart, LimitMatch, OnFailure};
+
+    use super::*;
+    use crate::clock::now;
+
+    /// As many clients as that came while there was no owner: all of it is told, in so many messages.
+    async fn check(clients: u32, id_bytes: usize, messages: usize) {
+        let book = LimitBook::default();
+        let limit = book.open(Limit {
+            id: "x".repeat(id_bytes).into(),
+            name: "all".into(),
+            matches: LimitMatch::default(),
+            key: vec![KeyPart::ClientAddress {
+                prefix_v4: 32,
+                prefix_v6: 128,
+            }],
+            rate: Rate::new(1000, Duration::from_secs(3600), 0),
+            scope: Scope::Global {
+                replicas: 1,
+                on_failure: OnFailure::LocalShare,
+            },
+            shadow: false,
+        });
+        for client in 0..clients {
+            let request = LimitRequest {
+                method: "GET",
+                path: "/",
+                client: std::net::Ipv4Addr::from(client).into(),
+                identity: None,
+                header: &|_| None,
+            };
+            limit.take(&request).await.expect("within the limit");
+        }
+        let quota = book.quota();
+        quota.connected(now());
+        let mut told = Vec::new();
+        for part in 0..messages {
+            quota.wanted().await;
+            let demands = quota.demands(now());
+            assert!(!demands.is_empty(), "{part} of {messages} messages");
+            assert!(demands.len() <= DEMANDS_MAX, "{}", demands.len());
+            told.extend(demands.into_iter().map(|demand| demand.key));
+        }
+        assert!(quota.demands(now()).is_empty());
+        told.sort();
+        told.dedup();
+        assert_eq!(told.len(), clients as usize);
+    }
+
+    #[tokio::test]
+    async fn what_a_new_owner_must_learn_is_told_in_parts() {
+        check(10, 10, 1).await;
+        check(5000, 10, 5).await;
+        check(1000, 4096, 4).await;
     }
 }

@@ -41,6 +41,8 @@ const QUEUE: usize = 1024;
 const ANSWERS_MAX: usize = 256;
 /// Demands in one message.
 const DEMANDS_MAX: usize = 4096;
+/// Grants in one message, of which a replica takes at most 4 MiB. Many buckets may be served at the same moment.
+const GRANTS_MAX: usize = 1024;
 
 /// The stream of each replica, and where its answers go.
 type Streams = HashMap<ReplicaId, (u64, mpsc::Sender<Result<LeaseResponse, Status>>)>;
@@ -225,24 +227,24 @@ async fn own(mut messages: mpsc::Receiver<Message>, metrics: Metrics) {
     }
 }
 
-fn send(grants: Vec<(ReplicaId, Grant)>, streams: &Streams, metrics: &Metrics) {
-    let mut responses: BTreeMap<ReplicaId, LeaseResponse> = BTreeMap::new();
-    for (replica, granted) in grants {
+fn send(granted: Vec<(ReplicaId, Grant)>, streams: &Streams, metrics: &Metrics) {
+    let mut by_replica: BTreeMap<ReplicaId, Vec<push::Grant>> = BTreeMap::new();
+    for (replica, granted) in granted {
         metrics.quota_granted.inc_by(granted.tokens);
-        responses
-            .entry(replica)
-            .or_default()
-            .grants
-            .push(grant(&granted));
+        by_replica.entry(replica).or_default().push(grant(&granted));
     }
-    for (replica, response) in responses {
-        if let Some((_, answers)) = streams.get(&replica)
-            && answers.try_send(Ok(response)).is_err()
-        {
-            tracing::debug!(
-                replica = &*replica,
-                "a replica does not read its grants: they expire"
-            );
+    for (replica, grants) in by_replica {
+        let Some((_, answers)) = streams.get(&replica) else {
+            continue;
+        };
+        for part in grants.chunks(GRANTS_MAX) {
+            let grants = part.to_vec();
+            if answers.try_send(Ok(LeaseResponse { grants })).is_err() {
+                tracing::debug!(
+                    replica = &*replica,
+                    "a replica does not read its grants: they expire"
+                );
+            }
         }
     }
 }

@@ -16,8 +16,10 @@ use super::report::Chain;
 use crate::clock;
 use crate::limits::Quota;
 
-/// Messages that may wait for the owner to read them; more means that it does not.
+/// Messages that may wait for the owner to read them.
 const MESSAGES_MAX: usize = 64;
+/// An owner that neither reads nor answers for this long is as good as gone.
+const READS_WITHIN: Duration = Duration::from_secs(1);
 const RECONNECT: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(3));
 
 /// Keeps the leases of `quota` fresh until `shutdown`. `replica` is who asks: the pod's UID, stable over reconnects.
@@ -66,17 +68,19 @@ async fn lease(
         .map_err(StreamEnd::Status)?
         .into_inner();
     info!("quota stream open");
-    backoff.succeeded();
     quota.connected(clock::now());
     let mut introduced = false;
     loop {
         tokio::select! {
             answer = grants.message() => {
                 let answer = answer.map_err(StreamEnd::Status)?.ok_or(StreamEnd::Closed)?;
+                // Not when the stream opens: an owner that cannot bear what we tell would hear it over and over.
+                backoff.succeeded();
                 let grants: Vec<Grant> = answer.grants.into_iter().map(grant).collect();
                 quota.granted(clock::now(), &grants);
             }
-            () = quota.wanted() => {
+            room = room(quota, &messages) => {
+                let room = room?;
                 let demands = quota.demands(clock::now());
                 if demands.is_empty() {
                     continue;
@@ -86,10 +90,22 @@ async fn lease(
                     replica: if introduced { String::new() } else { replica.to_owned() },
                 };
                 introduced = true;
-                messages.try_send(message).map_err(|_| StreamEnd::OwnerDoesNotRead)?;
+                room.send(message);
             }
         }
     }
+}
+
+/// Returns when there is something to tell the owner, and room to do so.
+async fn room<'a>(
+    quota: &Quota,
+    messages: &'a mpsc::Sender<wire::LeaseRequest>,
+) -> Result<mpsc::Permit<'a, wire::LeaseRequest>, StreamEnd> {
+    quota.wanted().await;
+    tokio::time::timeout(READS_WITHIN, messages.reserve())
+        .await
+        .map_err(|_| StreamEnd::OwnerDoesNotRead)?
+        .map_err(|_| StreamEnd::Closed)
 }
 
 fn demand(demand: Demand) -> wire::Demand {

@@ -3,14 +3,15 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use meshgate_api::push::{self, Demand, LeaseRequest, LeaseResponse, quota_client::QuotaClient};
-use meshgate_routing::permit::{Rate, owner::QuotaTerms};
+use meshgate_routing::permit::{Rate, lease::Grant, owner::QuotaTerms};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 
-use super::LimitBook;
+use super::{ANSWERS_MAX, LimitBook, Streams, send};
 use crate::{
     compile::{Body, Key, ResourceKind, Update},
+    metrics::Metrics,
     xds::tests::{DEADLINE, Server, client::channel, credential},
 };
 
@@ -86,6 +87,31 @@ async fn two_replicas_get_the_limit_between_them_and_no_more() {
     two.want("two", "shop/p/all", 1000).await;
     let first = one.granted().await + two.granted().await;
     assert!(first <= 100, "{first} of 100");
+}
+
+#[test]
+fn what_is_granted_at_once_goes_in_parts() {
+    let check = |grants: usize, messages: &[usize]| {
+        let (answers, mut receiver) = mpsc::channel(ANSWERS_MAX);
+        let streams = Streams::from([("one".into(), (0, answers))]);
+        let grant = |key: usize| Grant {
+            limit: "shop/p/all".into(),
+            key: key.to_string().into(),
+            tokens: 1,
+            valid: Duration::from_secs(2),
+            retry_after: Duration::ZERO,
+        };
+        let granted = (0..grants).map(|key| ("one".into(), grant(key)));
+        send(granted.collect(), &streams, &Metrics::new());
+        let mut sent = Vec::new();
+        while let Ok(message) = receiver.try_recv() {
+            sent.push(message.expect("a response").grants.len());
+        }
+        assert_eq!(sent, messages);
+    };
+    check(0, &[]);
+    check(3, &[3]);
+    check(2500, &[1024, 1024, 452]);
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
 //! A replica's side of a global limit: it spends tokens that the owner leased to it.
 //!
 //! No request pays for a round trip while leases keep up with the traffic: what a bucket will need in the next moment
-//! is asked for ahead. Every use is reported with its age, so the owner knows when it happened without trusting
+//! is asked for ahead, unless the limit is so small that others would miss it. What nobody comes for goes back, and so
+//! does a wish that is over. Every use is reported with its age, so the owner knows when it happened without trusting
 //! anybody's clock; see [`super::owner`] for the proof.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,14 @@ pub struct Use {
     pub count: u64,
 }
 
+impl Demand {
+    /// At most so many bytes in a message.
+    pub fn bytes_max(&self) -> usize {
+        // Tags, lengths and four numbers; a use is two numbers.
+        64 + self.limit.len() + self.key.len() + self.used.len() * 24
+    }
+}
+
 /// What the owner answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
@@ -54,6 +63,13 @@ pub struct Grant {
     pub valid: Duration,
     /// With no tokens: when to expect some.
     pub retry_after: Duration,
+}
+
+/// One request on its way through [`LeaseHolder::take`]: it may have to ask several times, and is counted once.
+#[derive(Debug, Default)]
+pub struct Asking {
+    /// How many answers its bucket had when it began to wait.
+    waits_since: Option<u64>,
 }
 
 /// The answer to one request.
@@ -76,9 +92,8 @@ pub struct LeaseHolder {
     on_failure: OnFailure,
     connected: bool,
     buckets: Buckets<Bucket>,
-    /// Keys of buckets with something to say.
-    talkative: Vec<Arc<str>>,
-    due: Option<Time>,
+    /// When each bucket has something to say.
+    schedule: BTreeSet<(Time, Arc<str>)>,
 }
 
 #[derive(Debug, Default)]
@@ -90,14 +105,19 @@ struct Bucket {
     unreported: Vec<(Time, u64)>,
     seen: u64,
     returned: u64,
-    /// Requests that wait for the first grant.
+    /// Requests that wait for the next answer.
     waiting: u64,
+    /// Answers so far.
+    answers: u64,
     /// When the owner was last asked, until it answers.
     asked: Option<Time>,
+    /// What the owner believes that is wanted, and when it was told.
+    unmet: u64,
+    told: Time,
     /// The owner has nothing until then.
     none_until: Option<Time>,
     pace: Pace,
-    talkative: bool,
+    scheduled: Option<Time>,
     introduced: bool,
 }
 
@@ -105,14 +125,22 @@ struct Bucket {
 #[derive(Debug, Default)]
 struct Pace {
     start: Time,
+    last: Time,
     current: u64,
     previous: u64,
 }
 
+/// A request waits at most this long for the first lease of a bucket. Longer than a round trip within the cluster,
+/// shorter than a person notices.
+pub const WAIT_MAX: Duration = Duration::from_millis(250);
+
 /// Requests of this long are leased ahead.
 const AHEAD: Duration = Duration::from_millis(50);
-/// An owner that did not answer for this long is asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(250);
+/// But at most this part of a limit: what lies here unused, other replicas cannot give to their clients. In a window of
+/// a second this is what the limit allows in that time.
+const AHEAD_PART: u64 = 20;
+/// An owner that did not answer for this long is asked again. One that did not give all is told what is still wanted.
+const ASK_AGAIN: Duration = WAIT_MAX;
 /// Uses are reported at the latest after this part of a window, and after [`REPORT_MAX`].
 const REPORTS_PER_WINDOW: u32 = 8;
 const REPORT_MAX: Duration = Duration::from_secs(1);
@@ -127,8 +155,7 @@ impl LeaseHolder {
             on_failure: OnFailure::LocalShare,
             connected,
             buckets: Buckets::new(BUCKETS_MAX),
-            talkative: Vec::new(),
-            due: None,
+            schedule: BTreeSet::new(),
         }
     }
 
@@ -137,8 +164,7 @@ impl LeaseHolder {
         if rate.per != self.rate.per {
             // Old uses are counted in other units: the new window starts empty.
             self.buckets = Buckets::new(BUCKETS_MAX);
-            self.talkative.clear();
-            self.due = None;
+            self.schedule.clear();
         }
         self.rate = rate;
         self.replicas = replicas.max(1);
@@ -146,49 +172,49 @@ impl LeaseHolder {
     }
 
     /// One request for this bucket. An impatient one is never told to wait.
-    pub fn take(&mut self, key: &str, now: Time, patient: bool) -> Take {
-        let bucket = self.buckets.touch(key, Bucket::default, |_, _| {});
-        bucket.seen += 1;
-        bucket.pace.count(now);
+    pub fn take(&mut self, key: &str, now: Time, asking: &mut Asking, patient: bool) -> Take {
+        let schedule = &mut self.schedule;
+        let bucket = self.buckets.touch(key, Bucket::default, |key, old| {
+            if let Some(at) = old.scheduled {
+                schedule.remove(&(at, key.clone()));
+            }
+        });
+        if asking.waits_since.is_none() {
+            bucket.seen += 1;
+            bucket.pace.count(now);
+        }
         if !self.connected {
             return bucket.take_alone(&self.rate, self.replicas, self.on_failure, now);
         }
         bucket.void_expired(now);
-        let take = bucket.take_leased(&self.rate, now, patient);
-        let urgent = bucket.asks(now);
-        let report = bucket
-            .unreported
-            .first()
-            .map(|(at, _)| *at + (self.rate.per / REPORTS_PER_WINDOW).min(REPORT_MAX));
-        let due = if urgent { Some(now) } else { report };
-        if due.is_some() && !bucket.talkative {
-            bucket.talkative = true;
-            self.talkative.push(key.into());
-        }
-        self.due = match (self.due, due) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+        let take = bucket.take_leased(&self.rate, now, asking, patient);
+        let due = match bucket.asks(&self.rate, now) {
+            true => Some(now),
+            false => bucket.due(&self.rate, now),
         };
+        bucket.schedule(due, key, schedule);
         take
     }
 
     /// When there is something to tell the owner.
     pub fn due(&self) -> Option<Time> {
-        self.due.filter(|_| self.connected)
+        let first = self.schedule.first().map(|(at, _)| *at);
+        first.filter(|_| self.connected)
     }
 
-    /// What to tell the owner now.
-    pub fn demands(&mut self, now: Time, out: &mut Vec<Demand>) {
-        if !self.connected {
-            return;
-        }
-        self.due = None;
-        for key in std::mem::take(&mut self.talkative) {
+    /// What to tell the owner now of one bucket; call again until there is nothing.
+    pub fn next_demand(&mut self, now: Time) -> Option<Demand> {
+        while self.due().is_some_and(|due| due <= now) {
+            let (_, key) = self.schedule.pop_first()?;
             if let Some(bucket) = self.buckets.find(&key) {
+                bucket.scheduled = None;
                 let demand = bucket.demand(&self.rate, now, &self.id, &key);
-                out.push(demand);
+                let due = bucket.due(&self.rate, now);
+                bucket.schedule(due, &key, &mut self.schedule);
+                return Some(demand);
             }
         }
+        None
     }
 
     /// The owner answered.
@@ -197,6 +223,8 @@ impl LeaseHolder {
             return;
         };
         bucket.waiting = 0;
+        bucket.answers += 1;
+        bucket.unmet = bucket.unmet.saturating_sub(grant.tokens);
         if grant.tokens > 0 {
             bucket.asked = None;
             bucket.none_until = None;
@@ -204,21 +232,20 @@ impl LeaseHolder {
         } else {
             bucket.none_until = Some(now + grant.retry_after);
         }
+        let due = bucket.due(&self.rate, now);
+        bucket.schedule(due, &grant.key, &mut self.schedule);
     }
 
     /// The stream to the owner opened or closed.
     pub fn set_connected(&mut self, now: Time, connected: bool) {
         self.connected = connected;
-        self.talkative.clear();
+        self.schedule.clear();
         for (key, bucket) in self.buckets.iter_mut() {
             bucket.forget_leases();
             bucket.window.expire(&self.rate, now);
-            bucket.talkative = connected && bucket.window.held() > 0;
-            if bucket.talkative {
-                self.talkative.push(key.clone());
-            }
+            let tells = connected && bucket.window.held() > 0;
+            bucket.schedule(tells.then_some(now), key, &mut self.schedule);
         }
-        self.due = (!self.talkative.is_empty()).then_some(now);
     }
 
     /// Buckets that were forgotten to stay within memory.
@@ -249,7 +276,7 @@ impl Bucket {
         })
     }
 
-    fn take_leased(&mut self, rate: &Rate, now: Time, patient: bool) -> Take {
+    fn take_leased(&mut self, rate: &Rate, now: Time, asking: &mut Asking, patient: bool) -> Take {
         if let Some((_, tokens)) = self.tokens.front_mut() {
             *tokens -= 1;
             if *tokens == 0 {
@@ -277,7 +304,10 @@ impl Bucket {
             }
             _ if patient => {
                 self.none_until = None;
-                self.waiting += 1;
+                let waits_since = asking.waits_since.replace(self.answers);
+                if waits_since != Some(self.answers) || self.waiting == 0 {
+                    self.waiting += 1;
+                }
                 Take::Wait
             }
             _ => Take::Refused(Refusal {
@@ -287,15 +317,47 @@ impl Bucket {
     }
 
     /// Whether the owner must be asked for more at once.
-    fn asks(&self, now: Time) -> bool {
+    fn asks(&self, rate: &Rate, now: Time) -> bool {
         let refused = self.none_until.is_some_and(|until| now < until);
         let answered = self.asked.is_none_or(|asked| now.since(asked) >= ASK_AGAIN);
-        answered && !refused && (self.waiting > 0 || self.held() * 2 < self.pace.ahead())
+        answered && !refused && (self.waiting > 0 || self.held() * 2 < self.pace.ahead(rate, now))
+    }
+
+    /// When there is something to tell, if no more requests come: uses, tokens that will be void, or that what was
+    /// wanted is not wanted any more.
+    fn due(&self, rate: &Rate, now: Time) -> Option<Time> {
+        let report = (rate.per / REPORTS_PER_WINDOW).min(REPORT_MAX);
+        let used = self.unreported.first().map(|(at, _)| *at + report);
+        let void = self.tokens.front().map(|(expiry, _)| *expiry);
+        let returned = (self.returned > 0).then_some(now);
+        let wish = (self.unmet > 0).then(|| self.told + ASK_AGAIN);
+        [used, void, returned, wish].into_iter().flatten().min()
+    }
+
+    /// Speaks at the latest then.
+    fn schedule(
+        &mut self,
+        due: Option<Time>,
+        key: &str,
+        schedule: &mut BTreeSet<(Time, Arc<str>)>,
+    ) {
+        let Some(due) = due else { return };
+        if let Some(at) = self.scheduled {
+            if at <= due {
+                return;
+            }
+            schedule.remove(&(at, key.into()));
+        }
+        schedule.insert((due, key.into()));
+        self.scheduled = Some(due);
     }
 
     fn demand(&mut self, rate: &Rate, now: Time, limit: &Arc<str>, key: &Arc<str>) -> Demand {
         self.void_expired(now);
-        self.talkative = false;
+        if now.since(self.pace.last) >= WAIT_MAX {
+            // Those who waited gave up.
+            self.waiting = 0;
+        }
         let whole = !std::mem::replace(&mut self.introduced, true);
         let reported = std::mem::take(&mut self.unreported);
         let used = if whole {
@@ -305,15 +367,17 @@ impl Bucket {
         } else {
             as_ages(&reported, now)
         };
-        let want = (self.waiting + self.pace.ahead()).saturating_sub(self.held());
+        let want = (self.waiting + self.pace.ahead(rate, now)).saturating_sub(self.held());
+        let want = want.min(rate.capacity());
         if want > 0 {
             self.asked = Some(now);
         }
+        (self.unmet, self.told) = (want, now);
         Demand {
             limit: limit.clone(),
             key: key.clone(),
             seen: std::mem::take(&mut self.seen),
-            want: want.min(rate.capacity()),
+            want,
             returned: std::mem::take(&mut self.returned),
             used,
             whole,
@@ -337,8 +401,10 @@ impl Bucket {
         self.returned = 0;
         self.waiting = 0;
         self.asked = None;
+        self.unmet = 0;
         self.none_until = None;
         self.introduced = false;
+        self.scheduled = None;
     }
 }
 
@@ -360,10 +426,70 @@ impl Pace {
             self.start = now;
         }
         self.current += 1;
+        self.last = now;
     }
 
-    /// Tokens for the next moment.
-    fn ahead(&self) -> u64 {
-        self.previous.max(self.current)
+    /// Tokens for the next moment; none when no requests come any more.
+    fn ahead(&self, rate: &Rate, now: Time) -> u64 {
+        let elapsed = now.since(self.start);
+        let pace = match elapsed < AHEAD * 2 {
+            true => self.previous.max(self.current),
+            false => 0,
+        };
+        pace.min(rate.capacity() / AHEAD_PART)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One client comes once, and the owner has so many tokens: used, returned, and how often the replica speaks until
+    /// it is silent.
+    fn check(requests: u64, mut free: u64, expected: (u64, u64, usize)) {
+        let mut holder = LeaseHolder::new("limit".into(), true);
+        let rate = Rate::new(requests, Duration::from_secs(60), 0);
+        holder.retune(rate, 1, OnFailure::Closed);
+        let mut asking = Asking::default();
+        let mut now = Time::ZERO;
+        let (mut used, mut returned, mut spoke, mut seen) = (0, 0, 0, 0);
+        let mut take = holder.take("", now, &mut asking, true);
+        while let Some(due) = holder.due() {
+            now = now.max(due);
+            let demand = holder.next_demand(now).expect("it is due");
+            spoke += 1;
+            assert!(spoke < 10, "never silent: {demand:?}");
+            used += demand.used.iter().map(|used| used.count).sum::<u64>();
+            returned += demand.returned;
+            seen += demand.seen;
+            if demand.want > 0 {
+                let tokens = demand.want.min(free);
+                free -= tokens;
+                let grant = Grant {
+                    limit: demand.limit,
+                    key: demand.key,
+                    tokens,
+                    valid: Duration::from_secs(2),
+                    retry_after: Duration::from_secs(30),
+                };
+                holder.granted(now, &grant);
+            }
+            if take == Take::Wait {
+                take = holder.take("", now, &mut asking, true);
+            }
+        }
+        assert_eq!((used, returned, spoke), expected, "{requests} a minute");
+        assert_eq!(seen, 1, "a request is counted once");
+    }
+
+    #[test]
+    fn who_is_idle_gives_back_and_falls_silent() {
+        // The wish, the use.
+        check(5, 5, (1, 0, 2));
+        // One is leased ahead, and goes back when it is void.
+        check(100, 100, (1, 1, 3));
+        // Asked for one ahead again, in vain, and then takes the wish back.
+        check(100, 1, (1, 0, 3));
+        check(5, 0, (0, 0, 2));
     }
 }

@@ -57,8 +57,11 @@ struct Bucket {
 struct Claim {
     replica: ReplicaId,
     used: Window,
-    /// Leased and not reported: when it is surely void, and how many.
+    /// Leased and not reported: when it is surely void, and how many. It may have been used until then, so it counts
+    /// for a window longer.
     leased: VecDeque<(Time, u64)>,
+    /// Tokens of leases that count no more, and that the replica may still report.
+    forgotten: u64,
     want: u64,
     /// Requests of the last messages, halved with each.
     weight: u64,
@@ -98,6 +101,7 @@ impl QuotaOwner {
         } else {
             now
         };
+        self.remove_limit(id);
         let owned = Owned {
             terms,
             strangers_until,
@@ -109,6 +113,7 @@ impl QuotaOwner {
     /// Forgets a limit.
     pub fn remove_limit(&mut self, id: &str) {
         self.limits.remove(id);
+        self.schedule.retain(|(_, limit, _)| **limit != *id);
     }
 
     /// A replica's message about one bucket. The answers may go to others as well. Unknown limits get none: the
@@ -122,7 +127,13 @@ impl QuotaOwner {
         let Some(owned) = self.limits.get_mut(&demand.limit) else {
             return Vec::new();
         };
-        let bucket = owned.buckets.touch(&demand.key, Bucket::default, |_, _| {});
+        let schedule = &mut self.schedule;
+        let evict = |key: &Arc<str>, old: &mut Bucket| {
+            if let Some(at) = old.scheduled {
+                schedule.remove(&(at, demand.limit.clone(), key.clone()));
+            }
+        };
+        let bucket = owned.buckets.touch(&demand.key, Bucket::default, evict);
         bucket.hear(&owned.terms.rate, now, replica, demand);
         let mut grants = bucket.serve(
             &owned.terms,
@@ -133,7 +144,7 @@ impl QuotaOwner {
         );
         let answered = grants.iter().any(|(to, _)| to == replica);
         if demand.want > 0 && !answered {
-            let wait = bucket.expected(&owned.terms, now).since(now);
+            let wait = bucket.next_free(&owned.terms.rate, now).since(now);
             grants.push((
                 replica.clone(),
                 Grant {
@@ -167,7 +178,9 @@ impl QuotaOwner {
             bucket.settle(&owned.terms.rate, now);
             grants.extend(bucket.serve(&owned.terms, owned.strangers_until, now, &key, &limit));
             if bucket.claims.iter().any(|claim| claim.want > 0) {
-                let next = bucket.next_free(&owned.terms, now).max(now + SERVE_EVERY);
+                let next = bucket
+                    .next_free(&owned.terms.rate, now)
+                    .max(now + SERVE_EVERY);
                 bucket.scheduled = Some(next);
                 self.schedule.insert((next, limit, key));
             }
@@ -206,7 +219,7 @@ impl QuotaOwner {
             schedule.remove(&entry(at));
         }
         if bucket.claims.iter().any(|claim| claim.want > 0) {
-            let next = bucket.next_free(terms, now).max(now + SERVE_EVERY);
+            let next = bucket.next_free(&terms.rate, now).max(now + SERVE_EVERY);
             bucket.scheduled = Some(next);
             schedule.insert(entry(next));
         }
@@ -229,6 +242,7 @@ impl Bucket {
                     replica: replica.clone(),
                     used: Window::default(),
                     leased: VecDeque::new(),
+                    forgotten: 0,
                     want: 0,
                     weight: 0,
                     introduced: false,
@@ -241,6 +255,7 @@ impl Bucket {
             // Leases of a former stream were forgotten by the replica, except for those it used and tells now.
             claim.used = Window::default();
             claim.leased.clear();
+            claim.forgotten = 0;
             claim.introduced = true;
         }
         for used in &demand.used {
@@ -257,12 +272,13 @@ impl Bucket {
         }
     }
 
-    /// Leases that are void count as used at that moment; claims without any trace go.
+    /// Leases that are void count as used at that moment, and then leave the window; claims without any trace go.
     fn settle(&mut self, rate: &Rate, now: Time) {
         let plain = without_burst(rate);
         for claim in &mut self.claims {
-            while let Some((void, tokens)) = claim.leased.pop_front_if(|(void, _)| *void <= now) {
-                claim.used.charge(&plain, now, void, tokens);
+            let gone = |(void, _): &mut (Time, u64)| *void + rate.per <= now;
+            while let Some((_, tokens)) = claim.leased.pop_front_if(gone) {
+                claim.forgotten += tokens;
             }
             claim.used.expire(&plain, now);
         }
@@ -348,38 +364,19 @@ impl Bucket {
         in_window.min(credit / cost(rate, 1))
     }
 
-    /// When a replica that got nothing may expect something. Leases that nobody reported yet were probably used.
-    fn expected(&self, terms: &QuotaTerms, now: Time) -> Time {
-        let rate = &terms.rate;
-        let unused = self.claims.iter().all(|claim| claim.used.held() == 0);
-        match unused && rate.burst == 0 {
-            true => now + rate.per,
-            false => self.next_free_use(rate, now),
-        }
-    }
-
-    /// When the next token may come back.
-    fn next_free(&self, terms: &QuotaTerms, now: Time) -> Time {
-        let leased = self
-            .claims
-            .iter()
-            .filter_map(|claim| claim.leased.front())
-            .map(|(void, _)| *void)
-            .min();
-        let used = self.next_free_use(&terms.rate, now);
-        leased.map_or(used, |void| used.min(void)).max(now)
-    }
-
-    /// When the oldest use leaves the window, and the burst's debt allows one more.
-    fn next_free_use(&self, rate: &Rate, now: Time) -> Time {
+    /// When the next token may come back: the oldest use leaves the window, and the burst's debt allows one more.
+    /// Leases that nobody reported yet were probably used.
+    fn next_free(&self, rate: &Rate, now: Time) -> Time {
         let plain = without_burst(rate);
+        let used = |claim: &Claim| claim.used.uses(&plain).next().map(|(at, _)| at);
+        let leased = |claim: &Claim| claim.leased.front().map(|(void, _)| *void);
         let mut next = self
             .claims
             .iter()
-            .filter_map(|claim| claim.used.uses(&plain).next())
-            .map(|(at, _)| at + rate.per)
-            .min()
-            .unwrap_or(now + rate.per);
+            .flat_map(|claim| [used(claim), leased(claim)])
+            .flatten()
+            .map(|at| at + rate.per)
+            .fold(now + rate.per, Time::min);
         if rate.burst > 0 {
             let allowed = cost(rate, rate.capacity()).saturating_sub(cost(rate, 1));
             next = next.max(Time::from_nanos(self.debt_until.saturating_sub(allowed)));
@@ -396,6 +393,9 @@ impl Claim {
 
     /// Tokens are no longer usable. The oldest leases first: that is how replicas spend them.
     fn repay(&mut self, mut tokens: u64) {
+        let late = tokens.min(self.forgotten);
+        self.forgotten -= late;
+        tokens -= late;
         while tokens > 0
             && let Some((_, lease)) = self.leased.front_mut()
         {
@@ -422,4 +422,86 @@ fn without_burst(rate: &Rate) -> Rate {
 fn cost(rate: &Rate, count: u64) -> u64 {
     let product = u128::from(nanos(rate.per)) * u128::from(count);
     u64::try_from(product.div_ceil(u128::from(rate.requests))).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn terms(per: Duration) -> QuotaTerms {
+        QuotaTerms {
+            rate: Rate::new(1, per, 0),
+            replicas: 1,
+        }
+    }
+
+    fn demand(limit: &str, key: &str, want: u64) -> Demand {
+        Demand {
+            limit: limit.into(),
+            key: key.into(),
+            seen: want,
+            want,
+            returned: 0,
+            used: vec![],
+            whole: false,
+        }
+    }
+
+    /// Somebody wants more than there is.
+    fn want(owner: &mut QuotaOwner, limit: &str, key: &str) {
+        owner.demand(Time::ZERO, &"replica".into(), &demand(limit, key, 2));
+    }
+
+    /// A limit of 10 in 8 seconds, and what replicas say to it: who, after how long, how many they want, how many they
+    /// give back, and how many tokens are leased then.
+    fn check(story: &[(&str, u64, u64, u64, u64)]) {
+        let mut owner = QuotaOwner::new(Time::ZERO);
+        let start = START * 2;
+        let terms = QuotaTerms {
+            rate: Rate::new(10, Duration::from_secs(8), 0),
+            replicas: 2,
+        };
+        owner.set_limit("limit", terms, Time::since_origin(start));
+        for &(who, after_s, want, returned, expected) in story {
+            let now = Time::since_origin(start + Duration::from_secs(after_s));
+            let mut demand = demand("limit", "", want);
+            demand.returned = returned;
+            let grants = owner.demand(now, &who.into(), &demand);
+            let tokens: u64 = grants.iter().map(|(_, grant)| grant.tokens).sum();
+            assert_eq!(tokens, expected, "{who} after {after_s} s");
+        }
+    }
+
+    #[test]
+    fn what_comes_back_late_is_free_again_once() {
+        // Void at the replica after 2 s and for the owner after 3.
+        check(&[("a", 0, 10, 0, 10), ("a", 2, 0, 9, 0), ("b", 2, 10, 0, 9)]);
+        check(&[("a", 0, 10, 0, 10), ("a", 5, 0, 9, 0), ("b", 5, 10, 0, 9)]);
+        // After 11 s it has left the window: what a returns then must not free what it just got.
+        check(&[
+            ("a", 0, 15, 0, 10),
+            ("b", 10, 0, 0, 0),
+            ("b", 11, 0, 0, 5),
+            ("a", 12, 0, 10, 0),
+            ("b", 12, 10, 0, 5),
+        ]);
+    }
+
+    #[test]
+    fn nobody_is_scheduled_whose_bucket_is_gone() {
+        let mut owner = QuotaOwner::new(Time::ZERO);
+        owner.set_limit("many", terms(HOUR), Time::ZERO);
+        owner.set_limit("other", terms(HOUR), Time::ZERO);
+        want(&mut owner, "other", "");
+        for client in 0..BUCKETS_MAX + 1000 {
+            want(&mut owner, "many", &client.to_string());
+        }
+        assert_eq!(owner.schedule.len(), BUCKETS_MAX + 1);
+        owner.set_limit("many", terms(HOUR * 2), Time::ZERO);
+        assert_eq!(owner.schedule.len(), 1, "a new window starts empty");
+        owner.remove_limit("other");
+        assert_eq!(owner.next_due(), None);
+    }
 }

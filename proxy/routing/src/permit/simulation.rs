@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::lease::{Demand, Grant, LeaseHolder, Take};
+use super::lease::{Asking, Demand, Grant, LeaseHolder, Take};
 use super::limit::OnFailure;
 use super::owner::{QuotaOwner, QuotaTerms, ReplicaId};
 use super::window::Rate;
@@ -17,6 +17,7 @@ use crate::time::Time;
 enum Event {
     Request {
         replica: usize,
+        asking: Asking,
         patience: u32,
     },
     ToOwner {
@@ -96,6 +97,15 @@ impl World {
         self.events.insert((when, self.serial), event);
     }
 
+    fn request(&mut self, when: u64, replica: usize) {
+        let request = Event::Request {
+            replica,
+            asking: Asking::default(),
+            patience: 50,
+        };
+        self.at(when, request);
+    }
+
     /// When a message that is sent now arrives.
     fn arrival(&mut self, replica: usize, to_owner: bool) -> u64 {
         let when = self.now + self.latency();
@@ -152,8 +162,12 @@ impl World {
 
     fn happen(&mut self, event: Event, now: Time) {
         match event {
-            Event::Request { replica, patience } => {
-                match self.holders[replica].take("", now, patience > 0) {
+            Event::Request {
+                replica,
+                mut asking,
+                patience,
+            } => {
+                match self.holders[replica].take("", now, &mut asking, patience > 0) {
                     Take::Admitted(_) => self.admitted.push((self.now, replica)),
                     Take::Refused(_) => self.refused += 1,
                     // The engine asks again when something changes; here, soon.
@@ -161,6 +175,7 @@ impl World {
                         self.now + 5 * MS,
                         Event::Request {
                             replica,
+                            asking,
                             patience: patience - 1,
                         },
                     ),
@@ -212,8 +227,8 @@ impl World {
             return;
         }
         self.spaced[replica] = self.now + SPACING;
-        let mut demands = Vec::new();
-        self.holders[replica].demands(now, &mut demands);
+        let holder = &mut self.holders[replica];
+        let demands = std::iter::from_fn(|| holder.next_demand(now)).collect();
         let when = self.arrival(replica, true);
         self.at(when, Event::ToOwner { replica, demands });
     }
@@ -241,13 +256,7 @@ fn ten_times_the_load_on_two_replicas_admits_the_limit() {
     let start = world.now;
     for ms in 0..30_000_u64 {
         let replica = (ms % 2) as usize;
-        world.at(
-            start + ms * MS,
-            Event::Request {
-                replica,
-                patience: 50,
-            },
-        );
+        world.request(start + ms * MS, replica);
     }
     world.run();
     assert!(world.densest_window() <= 100);
@@ -274,21 +283,9 @@ fn a_quiet_replica_leaves_its_part_to_a_busy_one() {
     let mut world = World::new(rate, 2, 500, 9);
     let start = world.now;
     for ms in 0..10_000_u64 {
-        world.at(
-            start + ms * MS,
-            Event::Request {
-                replica: 0,
-                patience: 50,
-            },
-        );
+        world.request(start + ms * MS, 0);
         if ms % 500 == 0 {
-            world.at(
-                start + ms * MS,
-                Event::Request {
-                    replica: 1,
-                    patience: 50,
-                },
-            );
+            world.request(start + ms * MS, 1);
         }
     }
     world.run();
@@ -309,16 +306,37 @@ fn below_the_limit_nobody_is_refused() {
     let start = world.now;
     for ms in 0..5_000_u64 {
         let replica = (ms % 2) as usize;
-        world.at(
-            start + ms * 2 * MS,
-            Event::Request {
-                replica,
-                patience: 50,
-            },
-        );
+        world.request(start + ms * 2 * MS, replica);
     }
     world.run();
     assert_eq!((world.admitted.len(), world.refused), (5_000, 0));
+}
+
+/// Windows err on the strict side, so that who comes exactly as often as allowed comes too often.
+#[test]
+fn who_stays_within_the_limit_is_never_refused() {
+    fn check(replicas: usize, requests: u64, per_s: u64, every_ms: u64) {
+        let rate = Rate::new(requests, Duration::from_secs(per_s), 0);
+        let mut world = World::new(rate, replicas, 20_000, 5);
+        let start = world.now;
+        for count in 0..500 {
+            let replica = (world.latency() % replicas as u64) as usize;
+            world.request(start + count * every_ms * MS, replica);
+        }
+        world.run();
+        assert_eq!(
+            (world.admitted.len(), world.refused),
+            (500, 0),
+            "{requests} per {per_s} s on {replicas} replicas, one each {every_ms} ms"
+        );
+    }
+    for replicas in [1, 2, 3, 5] {
+        check(replicas, 5, 60, 12_100);
+        check(replicas, 1, 5, 5_100);
+        check(replicas, 2, 3600, 1_810_000);
+        check(replicas, 60, 60, 1_100);
+        check(replicas, 5, 60, 30_000);
+    }
 }
 
 proptest! {
@@ -331,7 +349,10 @@ proptest! {
         replicas in 1_usize..4,
         latency_max_us in 0_u64..20_000,
         seed: u64,
-        traffic in prop::collection::vec((0_u64..20_000, 0_usize..4, 0_u8..40), 1..600),
+        traffic in prop::collection::vec(
+            (prop_oneof![20 => 0_u64..20_000, 1 => 0_u64..4_000_000], 0_usize..4, 0_u8..40),
+            1..600,
+        ),
     ) {
         let rate = Rate::new(requests, Duration::from_millis(per_ms), burst);
         let mut world = World::new(rate, replicas, latency_max_us, seed);
@@ -339,7 +360,7 @@ proptest! {
         for (gap_us, replica, kind) in traffic {
             at += gap_us * 1000;
             let replica = replica % replicas;
-            world.at(at, Event::Request { replica, patience: 50 });
+            world.request(at, replica);
             if kind == 0 {
                 world.at(at, Event::Cut { replica });
                 world.at(at + 30 * MS, Event::Join { replica });
