@@ -22,8 +22,6 @@ use super::metrics::ControlMetrics;
 use super::report::Chain;
 use super::resource::{Body, Changes, Kind};
 
-/// A full state of 10,000 Services with 10 endpoints each is some 20 MiB.
-const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Requests that may wait for the control plane to read them; more means that it does not.
 const REQUESTS_MAX: usize = 256;
 /// Subscriptions taken up together into one request.
@@ -163,7 +161,7 @@ impl<E: Enforce> PushClient<E> {
             send(&requests, opening)?;
         }
         let mut responses = wire::push_client::PushClient::new(channel)
-            .max_decoding_message_size(RESPONSE_BYTES_MAX)
+            .max_decoding_message_size(wire::MESSAGE_BYTES_MAX)
             .delta(ReceiverStream::new(outgoing))
             .await
             .map_err(StreamEnd::Status)?

@@ -124,6 +124,22 @@ async fn a_proxy_that_resumes_gets_what_differs() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_holds_very_much_resumes() {
+    let server = Server::start().await;
+    server.publish(&[Host("a.test", &[])]);
+    let mut client = Client::edge(&server).await;
+    for index in 0..60_000 {
+        let name = format!("h{index}.{}.test", "x".repeat(40));
+        let version = format!("{index:016}");
+        client.held.insert((ResourceKind::EdgeHost, name), version);
+    }
+    client.subscribe(ResourceKind::EdgeHost, &["*"]).await;
+    client.check(&["EdgeHost +a.test"]).await;
+    client.apply().await;
+    assert_eq!(client.held.len(), 1);
+}
+
+#[tokio::test]
 async fn acknowledgements_and_refusals_are_counted() {
     let server = Server::start().await;
     server.publish(&[Host("a.test", &[])]);
