@@ -155,7 +155,7 @@ impl<E: Enforce> PushClient<E> {
             .await
             .map_err(StreamEnd::Dial)?;
         let (requests, outgoing) = mpsc::channel(REQUESTS_MAX);
-        for ledger in self.ledgers.values().filter(|l| l.wants_any()) {
+        for ledger in self.ledgers.values_mut().filter(|l| l.wants_any()) {
             let mut opening = ledger.opening();
             opening.node = Some(self.node.clone());
             send(&requests, opening)?;
@@ -227,6 +227,7 @@ impl<E: Enforce> PushClient<E> {
                 .truncate(refusal.reason.floor_char_boundary(REASON_BYTES_MAX));
             warn!(resource = %refusal.resource, reason = %refusal.reason, "configuration refused; the last good one stays");
         }
+        ledger.refuse(refusals.iter().map(|refusal| refusal.resource.clone()));
         if taken.agreement != Agreement::Open {
             self.unanswered.remove(&kind);
         }

@@ -182,6 +182,28 @@ async fn what_cannot_be_enforced_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn a_refusal_outlives_its_stream() {
+    let (_directory, mut control) = control().await;
+    control.set_service(service("bad", "10.96.0.1"));
+    control.set_service(service("good", "10.96.0.2"));
+    let options = control.options("shop", "edge", "edge-0");
+    let mut proxy = Proxy::start(&options, vec![everything(Kind::Service)]);
+    proxy.until(|p| p.refused == 1).await;
+    control.die().await;
+    proxy.until(|p| !p.connected).await;
+    control.resume().await;
+    // Who did not hear the first refusal hears it now.
+    proxy.until(|p| p.refused == 2).await;
+    let opening = control
+        .opening(|opening| !opening.held_versions.is_empty())
+        .await;
+    assert_eq!(opening.held_versions["shop/bad:80"], "");
+    assert_eq!(opening.held_versions["shop/good:80"], "2");
+    assert_eq!(proxy.until(|p| p.connected).await.streams, 2);
+    proxy.end().await;
+}
+
+#[tokio::test]
 async fn a_dead_control_plane_takes_nothing_away() {
     let (_directory, mut control) = control().await;
     control.set_service(service("web", "10.96.0.1"));

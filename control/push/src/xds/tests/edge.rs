@@ -209,6 +209,50 @@ async fn acknowledgements_and_refusals_are_counted() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_about_the_version_that_it_answers() {
+    let server = Server::start().await;
+    let keys = BTreeSet::from([Key::new(ResourceKind::EdgeHost, "a.test")]);
+    server.publish(&[Host("a.test", &["shop/bad:80"])]);
+    let mut client = Client::edge(&server).await;
+    client.subscribe(ResourceKind::EdgeHost, &["*"]).await;
+    let bad = client.apply().await;
+    // The mended version is on its way before the refusal.
+    let generation = server.publish(&[Host("a.test", &[])]);
+    let mended = client.apply().await;
+    client.answer(&bad, &[("a.test", "bad rule")]).await;
+    client.answer(&mended, &[]).await;
+    let of = |replicas: &crate::xds::replicas::Replicas| {
+        replicas.progress_of(&keys, generation, &server.table)
+    };
+    server
+        .until("it enforces the mended one", |replicas| {
+            of(replicas).enforced == 1
+        })
+        .await;
+
+    // Asked for anew, a refused version is sent and refused again.
+    let generation = server.publish(&[Host("a.test", &["shop/bad:80"])]);
+    let bad = client.apply().await;
+    client.answer(&bad, &[("a.test", "bad rule")]).await;
+    drop(client);
+    let mut client = Client::edge(&server).await;
+    let held = (ResourceKind::EdgeHost, "a.test".to_owned());
+    client.held.insert(held, String::new());
+    client.subscribe(ResourceKind::EdgeHost, &["*"]).await;
+    let bad = client.apply().await;
+    assert_eq!(show(&bad), "EdgeHost +a.test");
+    client.answer(&bad, &[("a.test", "bad rule")]).await;
+    let refused = |replicas: &crate::xds::replicas::Replicas| {
+        replicas.progress_of(&keys, generation, &server.table)
+    };
+    server
+        .until("it refuses", |replicas| {
+            !refused(replicas).refused.is_empty()
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn a_slow_reader_gets_the_latest_and_holds_nobody_up() {
     let server = Server::start().await;
     let large = "x".repeat(64 * 1024);
