@@ -285,6 +285,36 @@ async fn services_are_asked_for_on_demand_and_again_after_a_reconnect() {
     proxy.end().await;
 }
 
+#[tokio::test]
+async fn what_is_wanted_while_dialling_waits_for_nothing() {
+    let (_directory, mut control) = control().await;
+    let options = control.options("shop", "cart", "cart-0");
+    let mut proxy = Proxy::start(&options, vec![everything(Kind::Workload)]);
+    proxy.until(|p| p.initial).await;
+    control.die().await;
+    // Takes connections and says nothing.
+    let silent = tokio::net::TcpListener::bind(options.control.to_string());
+    let silent = silent.await.unwrap();
+    let dialled = timeout(TEST_DEADLINE, silent.accept()).await;
+    let _dialled = dialled.expect("it dials").unwrap();
+    let wanted: Vec<String> = (0..100).map(|n| format!("10.96.0.{n}:80")).collect();
+    let wanting = async {
+        for address in &wanted {
+            let interest = Interest::Want(Kind::Service, address.clone());
+            proxy.interests.send(interest).await.expect("it runs");
+        }
+    };
+    // Far less than a dial takes to fail.
+    let told = timeout(Duration::from_secs(2), wanting).await;
+    told.expect("taken up at once");
+    drop(silent);
+    control.resume().await;
+    control
+        .opening(|opening| opening.subscribe.len() == wanted.len())
+        .await;
+    proxy.end().await;
+}
+
 /// One handshake each way between the two; the server tells which identity it saw.
 async fn meet(client: &WorkloadIdentity, server: &WorkloadIdentity, domain: &str) -> String {
     let domain = domain.parse().unwrap();
