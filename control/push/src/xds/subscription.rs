@@ -22,6 +22,9 @@ const RESPONSE_BYTES_MAX: usize = 2 << 20;
 /// Names and addresses that one proxy may ask for; an application talks to far fewer.
 pub(super) const SUBSCRIPTIONS_MAX: usize = 16 * 1024;
 
+/// Responses of one type that may wait for their answers: what each said is kept until then. A proxy answers as it reads.
+pub(super) const UNANSWERED_MAX: usize = 64;
+
 /// What a stream asked for of one type, and how far it is.
 #[derive(Debug, Default)]
 pub(super) struct Subscription {
@@ -159,6 +162,11 @@ impl Subscription {
             completes: (!response.more).then_some(response.generation),
             versions: gone.chain(new).collect(),
         });
+    }
+
+    /// The proxy gets no more before it answers.
+    pub(super) fn is_full(&self) -> bool {
+        self.outstanding.len() >= UNANSWERED_MAX
     }
 
     /// How far the proxy is with a resource of this type as of `generation`.
