@@ -8,6 +8,10 @@ pub use generated::*;
 
 use std::fmt;
 
+/// Longest message of the push stream, in both directions: a full state of 10,000 Services with 10 endpoints each is some
+/// 20 MiB, and a proxy that resumes names all that it holds in one request.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
 /// Never prints the private key.
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

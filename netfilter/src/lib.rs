@@ -11,11 +11,20 @@ pub use rule::{Match, Protocol, Rule, Target};
 
 use std::io;
 
-/// A table of the IPv4 family.
+/// A table of one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
+    family: Family,
     name: String,
     chains: Vec<Chain>,
+}
+
+/// Whose packets a table sees (`AF_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Family {
+    Ipv4 = 2,
+    Ipv6 = 10,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,9 +84,19 @@ pub struct NetfilterError {
 }
 
 impl Table {
-    /// An empty table.
+    /// An empty table for IPv4.
     pub fn new(name: &str) -> Table {
+        Table::of(Family::Ipv4, name)
+    }
+
+    /// An empty table for IPv6. Matches and targets with addresses are IPv4's alone.
+    pub fn ipv6(name: &str) -> Table {
+        Table::of(Family::Ipv6, name)
+    }
+
+    fn of(family: Family, name: &str) -> Table {
         Table {
+            family,
             name: name.to_owned(),
             chains: Vec::new(),
         }
@@ -124,7 +143,7 @@ impl Table {
         wire::replace(self)
     }
 
-    /// Removes the table of this name, if there is one.
+    /// Removes the IPv4 table of this name, if there is one.
     pub fn remove(name: &str) -> Result<(), NetfilterError> {
         wire::remove(name)
     }

@@ -24,6 +24,10 @@ pub enum Match {
     NotDestination(Ipv4Addr, u8),
     /// Destination port within a range, both ends included. Needs [`Match::Protocol`] before it.
     DestinationPort(u16, u16),
+    /// The packet asks for a new TCP connection: SYN without ACK. Needs [`Match::Protocol`] before it.
+    TcpOpens,
+    /// Name of the interface that the packet came by.
+    InInterface(String),
     /// Name of the interface that the packet leaves by.
     OutInterface(String),
     /// User of the socket that made the packet.

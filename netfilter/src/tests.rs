@@ -69,6 +69,7 @@ fn rules_as_the_kernel_shows_them() {
         "oifname \"lo\" return",
     );
     check(tcp().when(DestinationPort(80, 80)), "tcp dport 80 return");
+    check(tcp().when(TcpOpens), "tcp flags syn / syn,ack return");
     check(
         tcp().when(DestinationPort(80, 90)),
         "tcp dport 80-90 return",
@@ -104,4 +105,24 @@ fn rules_as_the_kernel_shows_them() {
     );
     check(Rule::new(Target::RejectUnreachable), "reject");
     check(Rule::new(Target::Drop).when(Mark(0x539)), "0x00000539 drop");
+}
+
+#[test]
+fn a_table_for_ipv6() {
+    let listed = listed(|| {
+        let mut table = Table::ipv6("t");
+        table.base_chain("c", Hook::Input, ChainType::Filter, PRIORITY_FILTER);
+        let tcp = |target| Rule::new(target).when(Match::Protocol(Protocol::Tcp));
+        let here = Match::InInterface("lo".into());
+        table.rule("c", tcp(Target::Return).when(here));
+        table.rule("c", tcp(Target::RejectTcp).when(Match::TcpOpens));
+        table
+    });
+    for shown in [
+        "table ip6 t",
+        "iifname \"lo\" return",
+        "tcp flags syn / syn,ack reject with tcp reset",
+    ] {
+        assert_eq!(listed.matches(shown).count(), 1, "{shown}\n{listed}");
+    }
 }

@@ -10,9 +10,8 @@ use netlink_bindings::nftables::{
 use netlink_bindings::utils::RequestBuf;
 use netlink_socket2::NetlinkSocket;
 
-use crate::{Base, ChainType, Match, NetfilterError, Rule, Table, Target};
+use crate::{Chain, ChainType, Family, Match, NetfilterError, Rule, Table, Target};
 
-const AF_INET: u8 = 2;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NAT_SOURCE: u32 = 0;
 const NAT_DESTINATION: u32 = 1;
@@ -22,6 +21,10 @@ const OFFSET_SOURCE: u32 = 12;
 const OFFSET_DESTINATION: u32 = 16;
 /// Offset in TCP's and UDP's header.
 const OFFSET_DESTINATION_PORT: u32 = 2;
+/// Flags in TCP's header: where, which of them open a connection, and the one that must be set.
+const OFFSET_TCP_FLAGS: u32 = 13;
+const TCP_SYN_ACK: u8 = 0x12;
+const TCP_SYN: u8 = 0x02;
 /// Length of an interface's name in the kernel, filled with zeros.
 const INTERFACE_NAME_BYTES: usize = 16;
 
@@ -29,26 +32,29 @@ type Expressions<'a> = PushExprListAttrs<PushRuleAttrs<RequestBuf<'a>>>;
 
 pub(crate) fn replace(table: &Table) -> Result<(), NetfilterError> {
     transaction("replace", &table.name, |batch| {
-        delete(batch, &table.name);
+        let family = header(table.family);
+        delete(batch, &family, &table.name);
         batch
             .request()
             .set_create()
-            .op_newtable_do(&family())
+            .op_newtable_do(&family)
             .encode()
             .push_name_bytes(table.name.as_bytes());
         for chain in &table.chains {
-            new_chain(batch, &table.name, &chain.name, chain.base);
+            new_chain(batch, &family, &table.name, chain);
         }
         for chain in &table.chains {
             for rule in &chain.rules {
-                new_rule(batch, &table.name, &chain.name, rule);
+                new_rule(batch, &family, &table.name, &chain.name, rule);
             }
         }
     })
 }
 
 pub(crate) fn remove(name: &str) -> Result<(), NetfilterError> {
-    transaction("removal", name, |batch| delete(batch, name))
+    transaction("removal", name, |batch| {
+        delete(batch, &header(Family::Ipv4), name)
+    })
 }
 
 fn transaction(
@@ -75,45 +81,50 @@ fn transaction(
 }
 
 /// Deletes a table that may be absent: adding one that exists is no error, so it is there to be deleted.
-fn delete(batch: &mut Chained<'static>, name: &str) {
+fn delete(batch: &mut Chained<'static>, family: &Nfgenmsg, name: &str) {
     batch
         .request()
         .set_create()
-        .op_newtable_do(&family())
+        .op_newtable_do(family)
         .encode()
         .push_name_bytes(name.as_bytes());
     batch
         .request()
-        .op_deltable_do(&family())
+        .op_deltable_do(family)
         .encode()
         .push_name_bytes(name.as_bytes());
 }
 
-fn new_chain(batch: &mut Chained<'static>, table: &str, name: &str, base: Option<Base>) {
-    let mut request = batch.request().set_create().op_newchain_do(&family());
-    let chain = request
+fn new_chain(batch: &mut Chained<'static>, family: &Nfgenmsg, table: &str, chain: &Chain) {
+    let mut request = batch.request().set_create().op_newchain_do(family);
+    let made = request
         .encode()
         .push_table_bytes(table.as_bytes())
-        .push_name_bytes(name.as_bytes());
-    let Some(base) = base else { return };
+        .push_name_bytes(chain.name.as_bytes());
+    let Some(base) = chain.base else { return };
     let kind: &[u8] = match base.kind {
         ChainType::Nat => b"nat",
         ChainType::Filter => b"filter",
     };
-    chain
-        .nested_hook()
+    made.nested_hook()
         .push_num(base.hook as u32)
         .push_priority(base.priority)
         .end_nested()
         .push_type_bytes(kind);
 }
 
-fn new_rule(batch: &mut Chained<'static>, table: &str, chain: &str, rule: &Rule) {
+fn new_rule(
+    batch: &mut Chained<'static>,
+    family: &Nfgenmsg,
+    table: &str,
+    chain: &str,
+    rule: &Rule,
+) {
     let mut expressions = batch
         .request()
         .set_create()
         .set_append()
-        .op_newrule_do(&family())
+        .op_newrule_do(family)
         .into_encoder()
         .push_table_bytes(table.as_bytes())
         .push_chain_bytes(chain.as_bytes())
@@ -146,12 +157,12 @@ fn push_match<'a>(e: Expressions<'a>, condition: &Match) -> Expressions<'a> {
             let e = compare(e, CmpOps::Gte, &first.to_be_bytes());
             compare(e, CmpOps::Lte, &last.to_be_bytes())
         }
-        Match::OutInterface(name) => {
-            let mut bytes = [0; INTERFACE_NAME_BYTES];
-            let length = name.len().min(INTERFACE_NAME_BYTES - 1);
-            bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
-            compare(meta(e, MetaKeys::Oifname), CmpOps::Eq, &bytes)
+        Match::TcpOpens => {
+            let e = payload(e, PayloadBase::TransportHeader, OFFSET_TCP_FLAGS, 1);
+            compare(masked(e, &[TCP_SYN_ACK]), CmpOps::Eq, &[TCP_SYN])
         }
+        Match::InInterface(name) => interface(meta(e, MetaKeys::Iifname), name),
+        Match::OutInterface(name) => interface(meta(e, MetaKeys::Oifname), name),
         Match::SocketUser(uid) => compare(meta(e, MetaKeys::Skuid), CmpOps::Eq, &uid.to_ne_bytes()),
         Match::Mark(mark) => compare(meta(e, MetaKeys::Mark), CmpOps::Eq, &mark.to_ne_bytes()),
         Match::OneIn(n) => compare(random_below(e, *n), CmpOps::Eq, &0u32.to_ne_bytes()),
@@ -177,7 +188,7 @@ fn push_target<'a>(e: Expressions<'a>, target: &Target) -> Expressions<'a> {
                 .nested_elem()
                 .nested_data_nat()
                 .push_type(NAT_DESTINATION)
-                .push_family(u32::from(AF_INET))
+                .push_family(Family::Ipv4 as u32)
                 .push_reg_addr_min(Registers::Reg1 as u32)
                 .push_reg_proto_min(Registers::Reg2 as u32)
                 .end_nested()
@@ -187,7 +198,7 @@ fn push_target<'a>(e: Expressions<'a>, target: &Target) -> Expressions<'a> {
             .nested_elem()
             .nested_data_nat()
             .push_type(NAT_SOURCE)
-            .push_family(u32::from(AF_INET))
+            .push_family(Family::Ipv4 as u32)
             .push_reg_addr_min(Registers::Reg1 as u32)
             .end_nested()
             .end_nested(),
@@ -222,21 +233,32 @@ fn within<'a>(
     let e = if mask == u32::MAX {
         e
     } else {
-        e.nested_elem()
-            .nested_data_bitwise()
-            .push_sreg(Registers::Reg1 as u32)
-            .push_dreg(Registers::Reg1 as u32)
-            .push_len(4)
-            .nested_mask()
-            .push_value(&mask.to_be_bytes())
-            .end_nested()
-            .nested_xor()
-            .push_value(&[0; 4])
-            .end_nested()
-            .end_nested()
-            .end_nested()
+        masked(e, &mask.to_be_bytes())
     };
     compare(e, op, &network.to_be_bytes())
+}
+
+fn masked<'a, const N: usize>(e: Expressions<'a>, mask: &[u8; N]) -> Expressions<'a> {
+    e.nested_elem()
+        .nested_data_bitwise()
+        .push_sreg(Registers::Reg1 as u32)
+        .push_dreg(Registers::Reg1 as u32)
+        .push_len(N as u32)
+        .nested_mask()
+        .push_value(mask)
+        .end_nested()
+        .nested_xor()
+        .push_value(&[0; N])
+        .end_nested()
+        .end_nested()
+        .end_nested()
+}
+
+fn interface<'a>(e: Expressions<'a>, name: &str) -> Expressions<'a> {
+    let mut bytes = [0; INTERFACE_NAME_BYTES];
+    let length = name.len().min(INTERFACE_NAME_BYTES - 1);
+    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+    compare(e, CmpOps::Eq, &bytes)
 }
 
 fn payload(e: Expressions<'_>, base: PayloadBase, offset: u32, length: u32) -> Expressions<'_> {
@@ -315,9 +337,9 @@ fn batch_header() -> Nfgenmsg {
     header
 }
 
-fn family() -> Nfgenmsg {
+fn header(family: Family) -> Nfgenmsg {
     Nfgenmsg {
-        nfgen_family: AF_INET,
+        nfgen_family: family as u8,
         ..Default::default()
     }
 }

@@ -1,12 +1,14 @@
 //! What people and probes ask a proxy: `/metrics` on one port, `/readyz` on another. Never on a port of the data path.
 
+use std::collections::VecDeque;
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -58,8 +60,11 @@ pub struct Admin {
     pub readiness: Readiness,
 }
 
-/// Probes and scrapers are few.
+/// Probes and scrapers are few. Whoever can reach the port may open more, and a probe has only a second: newer ones are
+/// taken in place of older ones.
 const CONNECTIONS_MAX: usize = 32;
+/// From connecting to the end of the request's head.
+const HEAD_MAX: Duration = Duration::from_secs(1);
 /// A whole exchange; the answers are small and the peers near.
 const EXCHANGE_MAX: Duration = Duration::from_secs(10);
 /// Longest request head that is read.
@@ -74,20 +79,21 @@ impl Admin {
     ) -> std::io::Result<()> {
         socket.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(socket)?;
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let tasks = TaskTracker::new();
+        let mut open = Open::default();
         let serving = async {
             loop {
-                let Ok(place) = places.clone().acquire_owned().await else {
-                    return;
-                };
                 match listener.accept().await {
                     Ok((stream, _)) => {
+                        open.make_room();
                         let admin = self.clone();
-                        tasks.spawn(async move {
-                            let _ = tokio::time::timeout(EXCHANGE_MAX, admin.answer(stream)).await;
-                            drop(place);
+                        let asked = Arc::new(AtomicBool::new(false));
+                        let asks = asked.clone();
+                        let task = tasks.spawn(async move {
+                            let exchange = admin.exchange(stream, &asks);
+                            let _ = tokio::time::timeout(EXCHANGE_MAX, exchange).await;
                         });
+                        open.0.push_back((task.abort_handle(), asked));
                     }
                     // Out of descriptors, most likely: the next one may do.
                     Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -104,14 +110,15 @@ impl Admin {
     }
 
     /// One request, one answer, then the connection closes.
-    async fn answer(&self, mut stream: TcpStream) {
-        let mut head = Vec::with_capacity(1024);
-        while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-            if head.len() >= HEAD_BYTES_MAX || !matches!(stream.read_buf(&mut head).await, Ok(1..))
-            {
-                return;
-            }
+    async fn exchange(&self, mut stream: TcpStream, asked: &AtomicBool) {
+        let head = tokio::time::timeout(HEAD_MAX, head(&mut stream)).await;
+        if let Ok(Some(head)) = head {
+            asked.store(true, Ordering::Relaxed);
+            self.answer(stream, &head).await;
         }
+    }
+
+    async fn answer(&self, mut stream: TcpStream, head: &[u8]) {
         let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
         let mut words = line.split(|byte| *byte == b' ');
         let (method, target) = (
@@ -157,4 +164,82 @@ impl Admin {
     }
 }
 
+/// A request's head, if a whole one comes.
+async fn head(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut head = Vec::with_capacity(1024);
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        let is_full = head.len() >= HEAD_BYTES_MAX;
+        if is_full || !matches!(stream.read_buf(&mut head).await, Ok(1..)) {
+            return None;
+        }
+    }
+    Some(head)
+}
+
+/// Connections of one socket, oldest first, and whether each has asked already.
+#[derive(Default)]
+struct Open(VecDeque<(AbortHandle, Arc<AtomicBool>)>);
+
+impl Open {
+    /// Ends one connection if there are too many: one that has asked nothing, if possible, and the oldest of those.
+    fn make_room(&mut self) {
+        self.0.retain(|(task, _)| !task.is_finished());
+        if self.0.len() < CONNECTIONS_MAX {
+            return;
+        }
+        let mut asked = self
+            .0
+            .iter()
+            .map(|(_, asked)| asked.load(Ordering::Relaxed));
+        let idle = asked.position(|asked| !asked).unwrap_or(0);
+        if let Some((task, _)) = self.0.remove(idle) {
+            task.abort();
+        }
+    }
+}
+
 const TEXT: &str = "text/plain; charset=utf-8";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How a port answers a probe while so many connections, of those that send `request`, hold it.
+    async fn check(request: &[u8], before: usize) {
+        let admin = Admin {
+            metrics: Arc::new(Metrics::new()),
+            readiness: Readiness::default(),
+        };
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn({
+            let stop = stop.clone();
+            async move { admin.serve(socket, stop).await }
+        });
+        let mut held = Vec::new();
+        for _ in 0..before {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(request).await.unwrap();
+            held.push(stream);
+        }
+        let mut probe = TcpStream::connect(address).await.unwrap();
+        let asked = b"GET /readyz HTTP/1.1\r\nHost: pod\r\n\r\n";
+        probe.write_all(asked).await.unwrap();
+        let mut answer = String::new();
+        let answered = probe.read_to_string(&mut answer);
+        // What a kubelet gives a probe.
+        let answered = tokio::time::timeout(Duration::from_secs(1), answered).await;
+        answered.expect("an answer in time").expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        stop.cancel();
+        serving.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn idle_connections_do_not_keep_probes_out() {
+        check(b"", 0).await;
+        check(b"", 3 * CONNECTIONS_MAX).await;
+        check(b"GET /readyz HTTP/1.1\r\n", 3 * CONNECTIONS_MAX).await;
+    }
+}

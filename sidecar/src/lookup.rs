@@ -16,6 +16,7 @@ use meshgate_proxy::push::resource::Kind;
 use meshgate_proxy::push::stream::Interest;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tracing::warn;
 
 /// Longest wait of one connection: within the cluster an answer takes a few milliseconds.
 const ANSWER_MAX: Duration = Duration::from_millis(300);
@@ -49,7 +50,7 @@ struct Asked {
     /// Wait for the answer.
     wait: bool,
     /// Forgotten to make room: unsubscribe.
-    forgotten: Option<SocketAddr>,
+    forgotten: Option<(SocketAddr, Answer)>,
 }
 
 impl Book {
@@ -62,16 +63,24 @@ impl Book {
             };
         }
         let full = self.order.len() >= DESTINATIONS_MAX;
-        let forgotten = full.then(|| self.order.pop_front()).flatten();
-        if let Some(oldest) = &forgotten {
-            self.answers.remove(oldest);
-        }
+        let oldest = full.then(|| self.order.pop_front()).flatten();
+        let forgotten = oldest.and_then(|oldest| self.answers.remove_entry(&oldest));
         self.answers.insert(destination, Answer::Awaited);
         self.order.push_back(destination);
         Asked {
             new: true,
             wait: true,
             forgotten,
+        }
+    }
+
+    /// Undoes an [`ask`](Self::ask) for something new that the control plane was not told of: the next one asks again.
+    fn unasked(&mut self, destination: SocketAddr, asked: Asked) {
+        self.answers.remove(&destination);
+        self.order.pop_back();
+        if let Some((oldest, answer)) = asked.forgotten {
+            self.answers.insert(oldest, answer);
+            self.order.push_front(oldest);
         }
     }
 
@@ -123,22 +132,36 @@ impl Lookup {
     async fn answer(&self, destination: SocketAddr) {
         // Subscribed before asking: an answer in between is not missed.
         let mut answers = self.answers.subscribe();
-        let asked = self.book().ask(destination);
-        if let Some(oldest) = asked.forgotten {
-            self.interests
-                .tell(Interest::Unwant(Kind::Service, oldest.to_string()));
-        }
-        if asked.new {
-            self.interests
-                .tell(Interest::Want(Kind::Service, destination.to_string()));
-        }
-        if !asked.wait {
+        if !self.ask_once(destination) {
             return;
         }
         let given = answers.wait_for(|()| !self.book().is_awaited(destination));
         if timeout(ANSWER_MAX, given).await.is_err() {
             self.book().late(destination);
         }
+    }
+
+    /// Asks the control plane if nobody has; whether an answer is to be waited for.
+    fn ask_once(&self, destination: SocketAddr) -> bool {
+        let mut book = self.book();
+        let asked = book.ask(destination);
+        if !asked.new {
+            return asked.wait;
+        }
+        let unwant = asked.forgotten.iter();
+        let mut interests: Vec<Interest> = unwant
+            .map(|(oldest, _)| Interest::Unwant(Kind::Service, oldest.to_string()))
+            .collect();
+        interests.push(Interest::Want(Kind::Service, destination.to_string()));
+        if self.interests.tell(interests) {
+            return asked.wait;
+        }
+        book.unasked(destination, asked);
+        warn!(
+            %destination,
+            "too many questions wait for the control plane: this connection is passed on as it is, the next one asks again"
+        );
+        false
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -191,13 +214,44 @@ mod tests {
     }
 
     #[test]
+    fn what_could_not_be_asked_is_asked_again() {
+        // Nobody takes what is told.
+        let (interests, receiver) = meshgate_proxy::push::link::interests();
+        let lookup = Lookup::new(interests);
+        let told = (0..DESTINATIONS_MAX).take_while(|number| lookup.ask_once(destination(*number)));
+        let told = told.count();
+        assert!((1..DESTINATIONS_MAX).contains(&told), "{told}");
+        assert_eq!(lookup.book().answers.len(), told);
+        assert_eq!(lookup.book().order.len(), told);
+        // Passed on without waiting.
+        let passed_on = lookup.answer(destination(told)).now_or_never();
+        assert_eq!(passed_on, Some(()));
+        assert!(!lookup.book().is_awaited(destination(told)));
+        drop(receiver);
+    }
+
+    #[test]
+    fn what_was_forgotten_in_vain_is_known_again() {
+        let mut book = Book::default();
+        for number in 0..DESTINATIONS_MAX {
+            book.ask(destination(number));
+        }
+        book.answered(destination(0));
+        let asked = book.ask(destination(DESTINATIONS_MAX));
+        book.unasked(destination(DESTINATIONS_MAX), asked);
+        assert!(!book.ask(destination(0)).new);
+        let asked = book.ask(destination(DESTINATIONS_MAX));
+        assert_eq!(asked.forgotten, Some((destination(0), Answer::Given)));
+    }
+
+    #[test]
     fn the_oldest_is_forgotten_when_there_are_too_many() {
         let mut book = Book::default();
         for number in 0..DESTINATIONS_MAX {
             assert_eq!(book.ask(destination(number)).forgotten, None);
         }
         let asked = book.ask(destination(DESTINATIONS_MAX));
-        assert_eq!(asked.forgotten, Some(destination(0)));
+        assert_eq!(asked.forgotten, Some((destination(0), Answer::Awaited)));
         assert!(book.ask(destination(0)).new);
         assert_eq!(book.answers.len(), DESTINATIONS_MAX);
     }

@@ -4,16 +4,22 @@
 //! process dials (its user, or its mark where that user does not exist). In: what arrives from outside goes to
 //! [`PORT_INBOUND`], except to our own ports and to skipped ones. Packets that never leave the pod are not touched, so
 //! the node's probes from inside the pod's namespace reach the application and need no hole in STRICT. UDP passes by.
+//!
+//! Interception is IPv4's: a way past it would be a way past STRICT and access rules, so nobody outside the pod reaches
+//! it by TCP over IPv6, except on skipped ports. What the application dials over IPv6 passes by; a meshed pod refuses it,
+//! and the application goes on by IPv4.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::Path;
 use std::time::Duration;
 
 use meshgate_api::names::{
     PORT_INBOUND, PORT_METRICS, PORT_MTLS, PORT_OUTBOUND, PORT_READY, SIDECAR_MARK, SIDECAR_UID,
 };
 use meshgate_netfilter::{
-    ChainType, Hook, Match, NetfilterError, PRIORITY_DSTNAT, Protocol, Rule, Table, Target,
+    ChainType, Hook, Match, NetfilterError, PRIORITY_DSTNAT, PRIORITY_FILTER, Protocol, Rule,
+    Table, Target,
 };
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
@@ -25,6 +31,8 @@ use tokio::time::timeout;
 use crate::ports::PortSet;
 
 const TABLE: &str = "meshgate";
+/// Absent where the kernel has no IPv6.
+const IPV6_ADDRESSES: &str = "/proc/net/if_inet6";
 /// Where the check dials: TEST-NET-1 (RFC 5737), nobody's address. If it answers, we are it.
 const NOBODY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9);
 /// The answer comes from this process: longer means that no packet was redirected.
@@ -47,7 +55,29 @@ pub(crate) fn install(skipped: &Skipped) -> Result<(), RedirectError> {
     }
     table(&own, skipped)
         .replace()
-        .map_err(RedirectError::Netfilter)
+        .map_err(RedirectError::Netfilter)?;
+    match Path::new(IPV6_ADDRESSES).exists() {
+        true => closed_to_ipv6(skipped)
+            .replace()
+            .map_err(RedirectError::Ipv6),
+        false => Ok(()),
+    }
+}
+
+/// The rules for IPv6 as a value. Answers to what the application dialled itself come in.
+fn closed_to_ipv6(skipped: &Skipped) -> Table {
+    let tcp = |target| Rule::new(target).when(Match::Protocol(Protocol::Tcp));
+    let mut table = Table::ipv6(TABLE);
+    table.base_chain("input", Hook::Input, ChainType::Filter, PRIORITY_FILTER);
+    let here = Match::InInterface("lo".to_owned());
+    table.rule("input", tcp(Target::Return).when(here));
+    let own = [PORT_METRICS, PORT_READY].map(|port| (port, port));
+    for (first, last) in own.into_iter().chain(skipped.inbound.ranges()) {
+        let port = Match::DestinationPort(first, last);
+        table.rule("input", tcp(Target::Return).when(port));
+    }
+    table.rule("input", tcp(Target::RejectTcp).when(Match::TcpOpens));
+    table
 }
 
 /// The rules as a value.
@@ -186,6 +216,11 @@ pub enum RedirectError {
     /// The rules.
     #[error("cannot install the redirect (CAP_NET_ADMIN in the pod's network namespace is needed)")]
     Netfilter(#[source] NetfilterError),
+    /// The rules that keep IPv6 out.
+    #[error(
+        "cannot close this pod to TCP over IPv6, which would pass by the sidecar (the kernel must have nf_tables for IPv6, or no IPv6)"
+    )]
+    Ipv6(#[source] NetfilterError),
     #[error(
         "the redirect is installed but does not work: dialling {NOBODY} must reach this process"
     )]
@@ -197,7 +232,7 @@ mod tests {
     use nix::sys::socket::setsockopt;
 
     use super::*;
-    use crate::testnet::{GATEWAY, TestNet};
+    use crate::testnet::{GATEWAY, TestNet, ipv6};
 
     #[test]
     fn skipped_ports_come_before_the_redirect() {
@@ -313,6 +348,37 @@ mod tests {
             assert_eq!(accepted(&skipped).await, OriginalDestination::Direct);
             dialled.await.expect("all connected");
         });
+    }
+
+    #[test]
+    fn nobody_outside_reaches_the_pod_over_ipv6() {
+        let net = TestNet::new();
+        let (pod, _) = net.pod(2);
+        let own = ipv6(2);
+        let gateway = SocketAddr::from((ipv6(1), 7000));
+        let outside = net.gateway.enter(|| std::net::TcpListener::bind(gateway));
+        let outside = outside.expect("a socket outside");
+        pod.run(|| async move {
+            let bind = async |port| TcpListener::bind((own, port)).await.unwrap();
+            let _listening = [bind(8080).await, bind(2222).await];
+            let from_outside = |port| {
+                let reached = net
+                    .gateway
+                    .enter(|| std::net::TcpStream::connect((own, port)));
+                reached.map(drop).map_err(|error| error.kind())
+            };
+            assert_eq!(from_outside(8080), Ok(()), "before there are rules");
+            let skipped = Skipped {
+                inbound: "2222".parse().unwrap(),
+                outbound: PortSet::default(),
+            };
+            install(&skipped).expect("the redirect");
+            assert_eq!(from_outside(8080), Err(io::ErrorKind::ConnectionRefused));
+            assert_eq!(from_outside(2222), Ok(()), "a skipped port");
+            TcpStream::connect((own, 8080)).await.expect("itself");
+            TcpStream::connect(gateway).await.expect("others");
+        });
+        outside.accept().expect("what the pod dialled");
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Network namespaces as test hosts: a bridge with pods on it, real kernel, real packets, gone with the test.
 
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, RawFd};
 
 use futures::TryStreamExt as _;
 use nix::sched::{CloneFlags, setns, unshare};
+use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection};
 
 /// The bridge's own address: the pods' gateway, and an ordinary unmeshed host.
@@ -84,6 +85,7 @@ impl TestNet {
             let bridge = index(&handle, "br0").await;
             address(&handle, bridge, GATEWAY).await;
             up(&handle, bridge).await;
+            address_ipv6(&handle, bridge, ipv6(1)).await;
         });
         Self { gateway }
     }
@@ -117,6 +119,7 @@ impl TestNet {
             let eth0 = index(&handle, "eth0").await;
             address(&handle, eth0, own).await;
             up(&handle, eth0).await;
+            address_ipv6(&handle, eth0, ipv6(number)).await;
             let route = RouteMessageBuilder::<Ipv4Addr>::new()
                 .gateway(GATEWAY)
                 .build();
@@ -124,6 +127,11 @@ impl TestNet {
         });
         (pod, own)
     }
+}
+
+/// The IPv6 address of the pod with this number; the gateway is 1.
+pub(crate) fn ipv6(number: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, u16::from(number))
 }
 
 fn netlink() -> Handle {
@@ -150,4 +158,11 @@ async fn address(handle: &Handle, index: u32, address: Ipv4Addr) {
         .execute()
         .await
         .expect("an address");
+}
+
+/// In use at once: nobody else has it, so nobody is asked (`IFA_F_NODAD`).
+async fn address_ipv6(handle: &Handle, index: u32, address: Ipv6Addr) {
+    let mut request = handle.address().add(index, address.into(), 64);
+    request.message_mut().header.flags = AddressHeaderFlags::Nodad;
+    request.execute().await.expect("an IPv6 address");
 }

@@ -25,7 +25,7 @@ use std::{net::TcpListener, pin::Pin, sync::Arc, time::Duration};
 use futures::StreamExt;
 use meshgate_api::{
     client::Recorder,
-    push::{identity_server::IdentityServer, push_server::PushServer, quota_server::QuotaServer},
+    push::{identity_server::IdentityServer, quota_server::QuotaServer},
 };
 use meshgate_certs::{
     identity::TrustDomain,
@@ -222,7 +222,7 @@ async fn serve_push(
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
-        .add_service(PushServer::new(push))
+        .add_service(push.server())
         .add_service(IdentityServer::new(identity))
         .add_service(QuotaServer::new(quota));
     let incoming = ReceiverStream::new(connections).map(Ok::<_, std::convert::Infallible>);

@@ -13,7 +13,10 @@ use std::{
 };
 
 use futures::Stream;
-use meshgate_api::push::{DeltaRequest, DeltaResponse, push_server::Push};
+use meshgate_api::push::{
+    DeltaRequest, DeltaResponse, MESSAGE_BYTES_MAX,
+    push_server::{Push, PushServer},
+};
 use meshgate_certs::identity::SpiffeId;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -69,6 +72,11 @@ impl Push for PushService {
 }
 
 impl PushService {
+    /// As a gRPC server takes it.
+    pub(crate) fn server(self) -> PushServer<Self> {
+        PushServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
     /// Serves one stream until either side ends it.
     async fn serve(
         mut self,

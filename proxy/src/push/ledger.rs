@@ -11,8 +11,10 @@ use super::resource::Kind;
 pub(super) struct Ledger {
     kind: Kind,
     wanted: BTreeSet<String>,
-    /// Name to version of everything held, refused ones included: they count as delivered.
+    /// Name to version of everything held, refused ones included: on one stream they count as delivered.
     held: BTreeMap<String, String>,
+    /// Names of those in `held` whose version was refused.
+    refused: BTreeSet<String>,
     /// Hash over `held`, kept with each change.
     hash: u64,
     phase: Phase,
@@ -56,6 +58,7 @@ impl Ledger {
             kind,
             wanted: wanted.into_iter().collect(),
             held: BTreeMap::new(),
+            refused: BTreeSet::new(),
             hash: 0,
             phase: Phase::Delta,
         }
@@ -66,8 +69,12 @@ impl Ledger {
         !self.wanted.is_empty()
     }
 
-    /// The first request of this type on a new stream.
-    pub(super) fn opening(&self) -> wire::DeltaRequest {
+    /// The first request of this type on a new stream. It says of no version that it is held when it was refused: who
+    /// hears this stream cannot know that, and sends it again or takes it away.
+    pub(super) fn opening(&mut self) -> wire::DeltaRequest {
+        for name in std::mem::take(&mut self.refused) {
+            self.hold(name, String::new());
+        }
         let held_versions = match self.phase {
             Phase::Delta => self.held.clone().into_iter().collect(),
             Phase::Resync { .. } => Default::default(),
@@ -120,20 +127,10 @@ impl Ledger {
             }
         }
         for name in &removed {
-            if let Some(version) = self.held.remove(name) {
-                self.hash = self.hash.wrapping_sub(resource_hash(name, &version));
-            }
+            self.drop_held(name);
         }
         for resource in &response.resources {
-            let added = resource_hash(&resource.name, &resource.version);
-            self.hash = self.hash.wrapping_add(added);
-            let before = self
-                .held
-                .insert(resource.name.clone(), resource.version.clone());
-            if let Some(version) = before {
-                let gone = resource_hash(&resource.name, &version);
-                self.hash = self.hash.wrapping_sub(gone);
-            }
+            self.hold(resource.name.clone(), resource.version.clone());
         }
         let agreement = match (response.more, self.hash == response.held_hash) {
             (true, _) => Agreement::Open,
@@ -141,6 +138,25 @@ impl Ledger {
             (false, false) => Agreement::Differs,
         };
         Taken { removed, agreement }
+    }
+
+    /// Notes which resources of the last response were refused.
+    pub(super) fn refuse(&mut self, names: impl IntoIterator<Item = String>) {
+        let held = names.into_iter().filter(|n| self.held.contains_key(n));
+        self.refused.extend(held);
+    }
+
+    fn hold(&mut self, name: String, version: String) {
+        self.drop_held(&name);
+        self.hash = self.hash.wrapping_add(resource_hash(&name, &version));
+        self.held.insert(name, version);
+    }
+
+    fn drop_held(&mut self, name: &str) {
+        self.refused.remove(name);
+        if let Some(version) = self.held.remove(name) {
+            self.hash = self.hash.wrapping_sub(resource_hash(name, &version));
+        }
     }
 
     /// Doubts what is held: the next stream asks for everything.
@@ -250,6 +266,46 @@ mod tests {
             "b@2,c@1 removed:a Agreed",
         );
         check(true, "+a@1 | ...", &[], "a@1 removed: Open");
+    }
+
+    /// `script` as in [`check`], "!name" after a response for what it brought and was refused; shows what a new stream
+    /// would be told, and whether both ends then agree.
+    fn check_opening(script: &str, expected: &str) {
+        let mut ledger = Ledger::new(Kind::Service, ["*".to_owned()]);
+        for changes in script.split('|') {
+            let words = || changes.split_whitespace();
+            let added = words().filter_map(|w| w.strip_prefix('+')?.split_once('@'));
+            let removed = words().filter_map(|w| w.strip_prefix('-'));
+            ledger.take(&wire::DeltaResponse {
+                resources: added
+                    .map(|(name, version)| wire::Resource {
+                        name: name.to_owned(),
+                        version: version.to_owned(),
+                        body: None,
+                    })
+                    .collect(),
+                removed: removed.map(str::to_owned).collect(),
+                ..wire::DeltaResponse::default()
+            });
+            let refused = words().filter_map(|w| w.strip_prefix('!'));
+            ledger.refuse(refused.map(str::to_owned));
+        }
+        let told: BTreeMap<String, String> = ledger.opening().held_versions.into_iter().collect();
+        let shown: Vec<String> = told.iter().map(|(n, v)| format!("{n}@{v}")).collect();
+        assert_eq!(shown.join(" "), expected, "{script}");
+        let theirs = wire::held_hash(told.iter().map(|(n, v)| (n.as_str(), v.as_str())));
+        assert_eq!(ledger.hash, theirs, "{script}");
+    }
+
+    #[test]
+    fn a_refused_version_is_not_held() {
+        check_opening("+a@1 +b@1", "a@1 b@1");
+        check_opening("+a@1 +b@1 !b", "a@1 b@");
+        check_opening("+a@1 | +a@2 !a", "a@");
+        check_opening("+a@1 !a | +b@1", "a@ b@1");
+        check_opening("+a@1 !a | +a@2", "a@2");
+        check_opening("+a@1 !a | -a", "");
+        check_opening("+a@1 !never", "a@1");
     }
 
     #[test]

@@ -122,9 +122,15 @@ pub fn interests() -> (Interests, InterestsReceiver) {
 }
 
 impl Interests {
-    /// Tells it, unless too much waits already; then false.
-    pub fn tell(&self, interest: Interest) -> bool {
-        self.0.try_send(interest).is_ok()
+    /// Tells all of them, or none where too much waits already; then false.
+    pub fn tell(&self, interests: Vec<Interest>) -> bool {
+        let Ok(room) = self.0.try_reserve_many(interests.len()) else {
+            return false;
+        };
+        for (place, interest) in room.zip(interests) {
+            place.send(interest);
+        }
+        true
     }
 }
 

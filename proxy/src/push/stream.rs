@@ -5,8 +5,11 @@
 //! nothing is taken back: the last good configuration serves on for as long as the process lives.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::pin::pin;
 use std::time::Duration;
 
+use futures::{FutureExt as _, TryFutureExt as _};
 use meshgate_api::push as wire;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -22,8 +25,6 @@ use super::metrics::ControlMetrics;
 use super::report::Chain;
 use super::resource::{Body, Changes, Kind};
 
-/// A full state of 10,000 Services with 10 endpoints each is some 20 MiB.
-const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Requests that may wait for the control plane to read them; more means that it does not.
 const REQUESTS_MAX: usize = 256;
 /// Subscriptions taken up together into one request.
@@ -132,7 +133,9 @@ impl<E: Enforce> PushClient<E> {
                 self.progressed(|progress| progress.connected = false);
                 let wait = backoff.failed(rand::random());
                 warn!(reason = %Chain(&end), retry_ms = wait.as_millis(), "push stream ended; serving the last good configuration");
-                self.note_interests_for(wait).await;
+                // What comes meanwhile is in the next opening requests.
+                let waited = tokio::time::sleep(wait).map(Ok::<_, Infallible>);
+                let Ok(()) = self.meanwhile(waited, |_| Ok(())).await;
             }
         };
         shutdown.run_until_cancelled(follow).await;
@@ -150,24 +153,25 @@ impl<E: Enforce> PushClient<E> {
         &mut self,
         identity: &WorkloadIdentity,
         backoff: &mut Backoff,
-    ) -> Result<std::convert::Infallible, StreamEnd> {
+    ) -> Result<Infallible, StreamEnd> {
+        let control = self.control.clone();
+        let dial = control.dial(Some(&identity.credential));
         let channel = self
-            .control
-            .dial(Some(&identity.credential))
-            .await
-            .map_err(StreamEnd::Dial)?;
+            .meanwhile(dial.map_err(StreamEnd::Dial), |_| Ok(()))
+            .await?;
         let (requests, outgoing) = mpsc::channel(REQUESTS_MAX);
-        for ledger in self.ledgers.values().filter(|l| l.wants_any()) {
+        for ledger in self.ledgers.values_mut().filter(|l| l.wants_any()) {
             let mut opening = ledger.opening();
             opening.node = Some(self.node.clone());
             send(&requests, opening)?;
         }
-        let mut responses = wire::push_client::PushClient::new(channel)
-            .max_decoding_message_size(RESPONSE_BYTES_MAX)
-            .delta(ReceiverStream::new(outgoing))
-            .await
-            .map_err(StreamEnd::Status)?
-            .into_inner();
+        let mut client = wire::push_client::PushClient::new(channel)
+            .max_decoding_message_size(wire::MESSAGE_BYTES_MAX);
+        let open = client.delta(ReceiverStream::new(outgoing));
+        let responses = self.meanwhile(open.map_err(StreamEnd::Status), |request| {
+            send(&requests, request)
+        });
+        let mut responses = responses.await?.into_inner();
         self.progressed(|progress| progress.streams += 1);
         let mut interests = Vec::new();
         loop {
@@ -229,6 +233,7 @@ impl<E: Enforce> PushClient<E> {
                 .truncate(refusal.reason.floor_char_boundary(REASON_BYTES_MAX));
             warn!(resource = %refusal.resource, reason = %refusal.reason, "configuration refused; the last good one stays, or what it is about is closed");
         }
+        ledger.refuse(refusals.iter().map(|refusal| refusal.resource.clone()));
         if taken.agreement != Agreement::Open {
             self.unanswered.remove(&kind);
         }
@@ -301,22 +306,27 @@ impl<E: Enforce> PushClient<E> {
         requests
     }
 
-    /// Waits before the next attempt, so that interests that come meanwhile are in its opening requests.
-    async fn note_interests_for(&mut self, wait: Duration) {
-        let until = Instant::now() + wait;
+    /// Does `work`, and takes up the changes of interest that come meanwhile: whoever has them does not wait for us.
+    async fn meanwhile<T, F>(
+        &mut self,
+        work: impl Future<Output = Result<T, F>>,
+        mut tell: impl FnMut(wire::DeltaRequest) -> Result<(), F>,
+    ) -> Result<T, F> {
+        let mut work = pin!(work);
         let mut interests = Vec::new();
-        while let Ok(count) = tokio::time::timeout_at(
-            until,
-            self.interests
-                .recv_many(&mut interests, INTERESTS_PER_REQUEST),
-        )
-        .await
-        {
-            if count == 0 {
-                tokio::time::sleep_until(until).await;
-                return;
+        loop {
+            let noting = self
+                .interests
+                .recv_many(&mut interests, INTERESTS_PER_REQUEST);
+            tokio::select! {
+                done = &mut work => return done,
+                count = noting => if count == 0 {
+                    return work.await;
+                }
             }
-            self.note(interests.drain(..));
+            for request in self.note(interests.drain(..)) {
+                tell(request)?;
+            }
         }
     }
 }

@@ -182,6 +182,28 @@ async fn what_cannot_be_enforced_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn a_refusal_outlives_its_stream() {
+    let (_directory, mut control) = control().await;
+    control.set_service(service("bad", "10.96.0.1"));
+    control.set_service(service("good", "10.96.0.2"));
+    let options = control.options("shop", "edge", "edge-0");
+    let mut proxy = Proxy::start(&options, vec![everything(Kind::Service)]);
+    proxy.until(|p| p.refused == 1).await;
+    control.die().await;
+    proxy.until(|p| !p.connected).await;
+    control.resume().await;
+    // Who did not hear the first refusal hears it now.
+    proxy.until(|p| p.refused == 2).await;
+    let opening = control
+        .opening(|opening| !opening.held_versions.is_empty())
+        .await;
+    assert_eq!(opening.held_versions["shop/bad:80"], "");
+    assert_eq!(opening.held_versions["shop/good:80"], "2");
+    assert_eq!(proxy.until(|p| p.connected).await.streams, 2);
+    proxy.end().await;
+}
+
+#[tokio::test]
 async fn a_dead_control_plane_takes_nothing_away() {
     let (_directory, mut control) = control().await;
     control.set_service(service("web", "10.96.0.1"));
@@ -260,6 +282,36 @@ async fn services_are_asked_for_on_demand_and_again_after_a_reconnect() {
         .opening(|opening| opening.held_versions.len() == 2)
         .await;
     assert_eq!(opening.subscribe, ["10.96.0.1:80", "10.96.0.7:80"]);
+    proxy.end().await;
+}
+
+#[tokio::test]
+async fn what_is_wanted_while_dialling_waits_for_nothing() {
+    let (_directory, mut control) = control().await;
+    let options = control.options("shop", "cart", "cart-0");
+    let mut proxy = Proxy::start(&options, vec![everything(Kind::Workload)]);
+    proxy.until(|p| p.initial).await;
+    control.die().await;
+    // Takes connections and says nothing.
+    let silent = tokio::net::TcpListener::bind(options.control.to_string());
+    let silent = silent.await.unwrap();
+    let dialled = timeout(TEST_DEADLINE, silent.accept()).await;
+    let _dialled = dialled.expect("it dials").unwrap();
+    let wanted: Vec<String> = (0..100).map(|n| format!("10.96.0.{n}:80")).collect();
+    let wanting = async {
+        for address in &wanted {
+            let interest = Interest::Want(Kind::Service, address.clone());
+            proxy.interests.send(interest).await.expect("it runs");
+        }
+    };
+    // Far less than a dial takes to fail.
+    let told = timeout(Duration::from_secs(2), wanting).await;
+    told.expect("taken up at once");
+    drop(silent);
+    control.resume().await;
+    control
+        .opening(|opening| opening.subscribe.len() == wanted.len())
+        .await;
     proxy.end().await;
 }
 

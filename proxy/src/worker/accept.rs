@@ -61,13 +61,14 @@ impl Door {
         tasks: &Tasks,
         drain: &CancellationToken,
     ) {
+        let mut was_scarce = false;
         loop {
-            let closing = shared.descriptors.closing();
-            let is_scarce = match listener.accept().await {
+            let mut is_scarce = match listener.accept().await {
                 Ok((stream, client)) => {
                     let newest = stream.as_raw_fd();
                     let taken = self.admit((stream, client), shared, tasks, drain);
-                    taken && shared.descriptors.is_scarce(newest)
+                    let descriptors = &shared.descriptors;
+                    taken && descriptors.is_scarce(newest) || descriptors.is_spent(newest)
                 }
                 Err(error) if is_the_clients(&error) => false,
                 Err(error) => {
@@ -76,10 +77,18 @@ impl Door {
                     true
                 }
             };
-            if is_scarce {
-                let any = listener.as_fd();
-                shared.descriptors.wait(closing, any, self.name()).await;
+            let any = listener.as_fd();
+            if was_scarce && !is_scarce {
+                match shared.descriptors.has_room(any) {
+                    // For the next one that waits, too.
+                    true => shared.descriptors.freed(),
+                    false => is_scarce = true,
+                }
             }
+            if is_scarce {
+                shared.descriptors.wait(any, self.name()).await;
+            }
+            was_scarce = is_scarce;
         }
     }
 
@@ -116,6 +125,9 @@ impl Door {
         };
         if shared.memory.pressure(clock::now()) == Pressure::Critical {
             return refused("memory");
+        }
+        if shared.descriptors.is_spent(stream.as_raw_fd()) {
+            return refused("descriptors");
         }
         let Some(place) = self.open.try_enter(self.limits.connections) else {
             return refused("connections");

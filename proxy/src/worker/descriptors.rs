@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
+use tokio::sync::{Mutex, Notify};
 
 use crate::clock;
 
@@ -18,7 +17,11 @@ use crate::clock;
 pub(crate) struct Descriptors {
     /// From this number on they are scarce.
     scarce: RawFd,
+    /// From this number on none is for clients: who looked at the same time may have taken more than were free.
+    spent: RawFd,
     closed: Notify,
+    /// One looks at a time: all would find the same number free, and each take one.
+    turn: Mutex<()>,
     /// When people were told last, in nanoseconds of the engine's clock; zero: never.
     told_at: AtomicU64,
 }
@@ -38,9 +41,12 @@ impl Descriptors {
                 Err(_) => soft,
             }
         });
+        let (scarce, spent) = marks(limit);
         Self {
-            scarce: scarce(limit),
+            scarce,
+            spent,
             closed: Notify::new(),
+            turn: Mutex::default(),
             told_at: AtomicU64::new(0),
         }
     }
@@ -49,18 +55,23 @@ impl Descriptors {
         newest >= self.scarce
     }
 
-    /// A client's connection has closed.
+    pub(super) fn is_spent(&self, newest: RawFd) -> bool {
+        newest >= self.spent
+    }
+
+    /// Whether the next connection finds a number that is not scarce: another of `any` descriptor tells.
+    pub(super) fn has_room(&self, any: BorrowedFd<'_>) -> bool {
+        let next = any.try_clone_to_owned();
+        next.is_ok_and(|next| !self.is_scarce(next.as_raw_fd()))
+    }
+
+    /// There may be room for one more: a client's connection has closed.
     pub(super) fn freed(&self) {
-        self.closed.notify_waiters();
+        self.closed.notify_one();
     }
 
-    /// What closes from now on ends [`wait`](Self::wait).
-    pub(super) fn closing(&self) -> Notified<'_> {
-        self.closed.notified()
-    }
-
-    /// Returns when a connection has closed, or something else: another of `any` descriptor tells.
-    pub(super) async fn wait(&self, closing: Notified<'_>, any: BorrowedFd<'_>, listener: &str) {
+    /// Returns when there is room.
+    pub(super) async fn wait(&self, any: BorrowedFd<'_>, listener: &str) {
         let now = clock::now().as_nanos().max(1);
         let told_at = self.told_at.load(Ordering::Relaxed);
         if told_at == 0 || now.saturating_sub(told_at) >= TOLD_EVERY.as_nanos() as u64 {
@@ -71,34 +82,38 @@ impl Descriptors {
                 "descriptors run out: accepting goes on as connections close; a higher limit (ulimit -n) takes more"
             );
         }
-        let mut closing = closing;
-        while tokio::time::timeout(PATIENCE, closing).await.is_err() {
-            closing = self.closing();
-            let newest = any.try_clone_to_owned();
-            if newest.is_ok_and(|newest| !self.is_scarce(newest.as_raw_fd())) {
+        let _turn = self.turn.lock().await;
+        loop {
+            tokio::select! {
+                () = self.closed.notified() => {}
+                () = tokio::time::sleep(PATIENCE) => {}
+            }
+            if self.has_room(any) {
                 return;
             }
         }
     }
 }
 
-/// A quarter is kept: not every client has an endpoint's connection to itself, but many may.
-fn scarce(limit: u64) -> RawFd {
+/// From where on they are scarce and spent. A quarter is kept: not every client has an endpoint's connection to itself, but
+/// many may.
+fn marks(limit: u64) -> (RawFd, RawFd) {
     let kept = (limit / 4).max(16).min(limit / 2);
-    RawFd::try_from(limit - kept).unwrap_or(RawFd::MAX)
+    let mark = |number| RawFd::try_from(number).unwrap_or(RawFd::MAX);
+    (mark(limit - kept), mark(limit - kept / 2))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::scarce;
+    use super::marks;
 
     #[test]
     fn some_are_kept() {
-        let check = |limit, expected| assert_eq!(scarce(limit), expected, "{limit}");
-        check(20, 10);
-        check(64, 48);
-        check(1024, 768);
-        check(1_048_576, 786_432);
-        check(u64::MAX, i32::MAX);
+        let check = |limit, expected| assert_eq!(marks(limit), expected, "{limit}");
+        check(20, (10, 15));
+        check(64, (48, 56));
+        check(1024, (768, 896));
+        check(1_048_576, (786_432, 917_504));
+        check(u64::MAX, (i32::MAX, i32::MAX));
     }
 }

@@ -164,6 +164,41 @@ async fn accepting_pauses_without_descriptors_and_goes_on_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_closes_makes_room_for_one() {
+    const LIMIT: u64 = 256;
+    const ROUNDS: usize = 20;
+    const WORKERS: usize = 8;
+    if let Ok(endpoint) = std::env::var(ENDPOINT) {
+        setrlimit(Resource::RLIMIT_NOFILE, LIMIT, LIMIT).unwrap();
+        let options = EngineOptions {
+            workers: WORKERS,
+            ..EngineOptions::default()
+        };
+        return tokio::task::block_in_place(|| serve(&endpoint, options, |_| {}));
+    }
+    let origin = Origin::start(ok("x")).await;
+    let apart = Apart::start("scarce::one_that_closes_makes_room_for_one", &origin);
+    let answered = Arc::new(AtomicUsize::new(0));
+    let (mut releases, mut clients) = (Vec::new(), JoinSet::new());
+    for asked in 1..=400 {
+        let release = CancellationToken::new();
+        clients.spawn(client(apart.address, answered.clone(), release.clone()));
+        releases.push(release);
+        let is_full = || apart.descriptors() >= LIMIT as usize / 4 * 3;
+        until(|| answered.load(Ordering::Relaxed) == asked || is_full()).await;
+    }
+    let full = apart.descriptors();
+    for release in &releases[..ROUNDS] {
+        let before = answered.load(Ordering::Relaxed);
+        release.cancel();
+        until(|| answered.load(Ordering::Relaxed) > before).await;
+    }
+    let open = apart.descriptors();
+    // Every socket takes one to see that it is full; and those inside may have a connection to the endpoint each.
+    assert!(open <= full + WORKERS, "{open} are in use, {full} before");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_memory_requests_are_refused_and_then_connections() {
     const MIB: usize = 1 << 20;
     if let Ok(endpoint) = std::env::var(ENDPOINT) {

@@ -80,8 +80,11 @@ impl StreamState {
         Ok(answered)
     }
 
-    /// The next response, until there is nothing to say.
+    /// The next response, until there is nothing to say, or too much has not been answered.
     pub(crate) fn respond(&mut self, table: &Content) -> Option<DeltaResponse> {
+        if self.types.values().any(Subscription::is_full) {
+            return None;
+        }
         for (kind, subscription) in &mut self.types {
             subscription.look(*kind, table);
         }

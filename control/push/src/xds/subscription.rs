@@ -22,6 +22,9 @@ const RESPONSE_BYTES_MAX: usize = 2 << 20;
 /// Names and addresses that one proxy may ask for; an application talks to far fewer.
 pub(super) const SUBSCRIPTIONS_MAX: usize = 16 * 1024;
 
+/// Responses of one type that may wait for their answers: what each said is kept until then. A proxy answers as it reads.
+pub(super) const UNANSWERED_MAX: usize = 64;
+
 /// What a stream asked for of one type, and how far it is.
 #[derive(Debug, Default)]
 pub(super) struct Subscription {
@@ -42,12 +45,22 @@ pub(super) struct Subscription {
     unanswered: BTreeSet<String>,
     /// A subscription is answered even when there is nothing to say.
     must_answer: bool,
-    /// Nonces on their way, with the generation that is complete when they are acknowledged.
-    outstanding: VecDeque<(u64, Option<u64>)>,
+    /// Responses that nobody has answered yet.
+    outstanding: VecDeque<Sent>,
     /// Generation up to which everything is acknowledged.
     acknowledged: u64,
-    /// What was refused: name, version, reason.
-    refused: HashMap<Arc<str>, (String, String)>,
+    /// What was refused, until a later response about it is acknowledged: name, version, reason.
+    refused: HashMap<String, (String, String)>,
+}
+
+/// A response on its way.
+#[derive(Debug)]
+struct Sent {
+    nonce: u64,
+    /// The generation that is complete when it is acknowledged.
+    completes: Option<u64>,
+    /// What it says, by name: the new version, or that the resource is gone.
+    versions: HashMap<String, Option<String>>,
 }
 
 impl Subscription {
@@ -125,29 +138,35 @@ impl Subscription {
             return;
         };
         // Responses are answered in order; an answer stands for those before it too.
-        while let Some((_, completes)) = self
-            .outstanding
-            .front()
-            .copied()
-            .filter(|(sent, _)| *sent <= nonce)
-        {
-            self.acknowledged = completes.unwrap_or(self.acknowledged);
-            self.outstanding.pop_front();
+        let mut answered = HashMap::new();
+        while let Some(sent) = self.outstanding.pop_front_if(|sent| sent.nonce <= nonce) {
+            self.acknowledged = sent.completes.unwrap_or(self.acknowledged);
+            answered.extend(sent.versions);
         }
-        self.refused
-            .retain(|name, (version, _)| self.held.get(name) == Some(version));
+        self.refused.retain(|name, _| !answered.contains_key(name));
         for refusal in refusals {
-            if let Some((name, version)) = self.held.get_key_value(refusal.resource.as_str()) {
-                self.refused
-                    .insert(name.clone(), (version.clone(), refusal.reason));
+            // By now a newer version may be on its way: the refusal is about the one that was answered.
+            if let Some((name, Some(version))) = answered.remove_entry(&refusal.resource) {
+                self.refused.insert(name, (version, refusal.reason));
             }
         }
     }
 
     /// A response is on its way.
     pub(super) fn sent(&mut self, nonce: u64, response: &DeltaResponse) {
-        let completes = (!response.more).then_some(response.generation);
-        self.outstanding.push_back((nonce, completes));
+        let new = response.resources.iter();
+        let new = new.map(|resource| (resource.name.clone(), Some(resource.version.clone())));
+        let gone = response.removed.iter().map(|name| (name.clone(), None));
+        self.outstanding.push_back(Sent {
+            nonce,
+            completes: (!response.more).then_some(response.generation),
+            versions: gone.chain(new).collect(),
+        });
+    }
+
+    /// The proxy gets no more before it answers.
+    pub(super) fn is_full(&self) -> bool {
+        self.outstanding.len() >= UNANSWERED_MAX
     }
 
     /// How far the proxy is with a resource of this type as of `generation`.
@@ -162,7 +181,7 @@ impl Subscription {
         if held.is_none() && (!self.asked_for(&key.name) || viewer.wanted(key, table).is_none()) {
             return Standing::NotConcerned;
         }
-        if let Some((version, reason)) = self.refused.get(&key.name)
+        if let Some((version, reason)) = self.refused.get(&*key.name)
             && Some(version) == held
         {
             return Standing::Refused(reason.clone());

@@ -8,7 +8,7 @@ mod simulation;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use meshgate_api::push::{self, push_server::PushServer, quota_server::QuotaServer};
+use meshgate_api::push::{self, quota_server::QuotaServer};
 use meshgate_certs::{
     authority::Authority,
     csr,
@@ -116,7 +116,7 @@ impl Server {
         };
         let incoming = ReceiverStream::new(connections).map(Ok::<_, std::convert::Infallible>);
         let serve = tonic::transport::Server::builder()
-            .add_service(PushServer::new(service))
+            .add_service(service.server())
             .add_service(QuotaServer::new(quota.clone()))
             .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
         tokio::spawn(async move { serve.await.expect("served") });

@@ -92,6 +92,7 @@ impl Client {
         let channel = channel(server, Some(credential)).await.expect("connected");
         let (requests, receiver) = mpsc::channel(16);
         let opened = PushClient::new(channel)
+            .max_decoding_message_size(push::MESSAGE_BYTES_MAX)
             .delta(ReceiverStream::new(receiver))
             .await;
         Self {

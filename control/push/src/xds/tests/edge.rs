@@ -124,6 +124,22 @@ async fn a_proxy_that_resumes_gets_what_differs() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_holds_very_much_resumes() {
+    let server = Server::start().await;
+    server.publish(&[Host("a.test", &[])]);
+    let mut client = Client::edge(&server).await;
+    for index in 0..60_000 {
+        let name = format!("h{index}.{}.test", "x".repeat(40));
+        let version = format!("{index:016}");
+        client.held.insert((ResourceKind::EdgeHost, name), version);
+    }
+    client.subscribe(ResourceKind::EdgeHost, &["*"]).await;
+    client.check(&["EdgeHost +a.test"]).await;
+    client.apply().await;
+    assert_eq!(client.held.len(), 1);
+}
+
+#[tokio::test]
 async fn acknowledgements_and_refusals_are_counted() {
     let server = Server::start().await;
     server.publish(&[Host("a.test", &[])]);
@@ -189,6 +205,50 @@ async fn acknowledgements_and_refusals_are_counted() {
     drop(two);
     server
         .until("one is left", |replicas| of(replicas).total == 1)
+        .await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_about_the_version_that_it_answers() {
+    let server = Server::start().await;
+    let keys = BTreeSet::from([Key::new(ResourceKind::EdgeHost, "a.test")]);
+    server.publish(&[Host("a.test", &["shop/bad:80"])]);
+    let mut client = Client::edge(&server).await;
+    client.subscribe(ResourceKind::EdgeHost, &["*"]).await;
+    let bad = client.apply().await;
+    // The mended version is on its way before the refusal.
+    let generation = server.publish(&[Host("a.test", &[])]);
+    let mended = client.apply().await;
+    client.answer(&bad, &[("a.test", "bad rule")]).await;
+    client.answer(&mended, &[]).await;
+    let of = |replicas: &crate::xds::replicas::Replicas| {
+        replicas.progress_of(&keys, generation, &server.table)
+    };
+    server
+        .until("it enforces the mended one", |replicas| {
+            of(replicas).enforced == 1
+        })
+        .await;
+
+    // Asked for anew, a refused version is sent and refused again.
+    let generation = server.publish(&[Host("a.test", &["shop/bad:80"])]);
+    let bad = client.apply().await;
+    client.answer(&bad, &[("a.test", "bad rule")]).await;
+    drop(client);
+    let mut client = Client::edge(&server).await;
+    let held = (ResourceKind::EdgeHost, "a.test".to_owned());
+    client.held.insert(held, String::new());
+    client.subscribe(ResourceKind::EdgeHost, &["*"]).await;
+    let bad = client.apply().await;
+    assert_eq!(show(&bad), "EdgeHost +a.test");
+    client.answer(&bad, &[("a.test", "bad rule")]).await;
+    let refused = |replicas: &crate::xds::replicas::Replicas| {
+        replicas.progress_of(&keys, generation, &server.table)
+    };
+    server
+        .until("it refuses", |replicas| {
+            !refused(replicas).refused.is_empty()
+        })
         .await;
 }
 

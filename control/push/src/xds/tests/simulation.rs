@@ -11,6 +11,7 @@ use crate::{
     table::Table,
     xds::{
         stream::{StreamState, type_url},
+        subscription::UNANSWERED_MAX,
         viewer::Viewer,
     },
 };
@@ -189,6 +190,36 @@ fn run(seed: u64) {
         })
         .collect();
     assert_eq!(proxy.held, wanted, "{at}");
+}
+
+#[test]
+fn a_proxy_that_answers_nothing_gets_nothing_more() {
+    let table = Table::new(1);
+    let mut proxy = Proxy::default();
+    let mut state = proxy.connect(&table);
+    for version in 0..2 * UNANSWERED_MAX {
+        let service = format!("shop/x:{}", version + 1);
+        table.publish(&update(&[Change::Host("a.test", &[&service])]));
+        while proxy.read(&mut state, &table, &service) {}
+    }
+    let of_hosts = proxy.unanswered.iter();
+    let of_hosts: Vec<_> = of_hosts
+        .filter(|(kind, _)| *kind == ResourceKind::EdgeHost)
+        .collect();
+    assert_eq!(of_hosts.len(), UNANSWERED_MAX);
+    let (kind, nonce) = of_hosts[0];
+    let request = DeltaRequest {
+        type_url: type_url(*kind),
+        response_nonce: nonce.clone(),
+        ..DeltaRequest::default()
+    };
+    state.request(request, &table.read()).expect("permitted");
+    assert!(proxy.read(&mut state, &table, "answered"));
+    let key = (ResourceKind::EdgeHost, "a.test".to_owned());
+    let newest = table
+        .read()
+        .find(&Key::new(ResourceKind::EdgeHost, "a.test"));
+    assert_eq!(proxy.held[&key], newest.expect("published").version);
 }
 
 #[test]
