@@ -85,7 +85,12 @@ struct Site {
 impl Site {
     async fn start() -> Self {
         let (mut origins, mut services, mut pushed) = (Vec::new(), Vec::new(), Vec::new());
-        for (rule, name) in rules() {
+        let any = wire::Rule {
+            path: Some(wire::PathMatch::default()),
+            ..wire::Rule::default()
+        };
+        let any = (any, "any");
+        for (rule, name) in rules().into_iter().chain([any]) {
             let origin = Origin::start(ok(name)).await;
             let spec = ServiceSpec {
                 name: name.into(),
@@ -102,8 +107,10 @@ impl Site {
             });
         }
         let proxy = Proxy::edge(service(&[], Policy::default()));
+        // Any host has one for paths that the host has no rule for.
+        let any = pushed.split_off(pushed.len() - 1);
         proxy.engine.swap(Snapshot {
-            routes: RouteTable::new(["a.test", "*"].map(|host| hosts(host, &pushed))),
+            routes: RouteTable::new([host("a.test", pushed), host("*", any)]),
             services: Services::new(services, false),
             ..Snapshot::default()
         });
@@ -159,19 +166,10 @@ impl Site {
     }
 }
 
-/// A host that has the rules; any host has one for everything besides, which must not be reached.
-fn hosts(
+fn host(
     name: &str,
-    rules: &[wire::Rule],
+    rules: Vec<wire::Rule>,
 ) -> (meshgate_routing::route::HostName, Arc<HostRules<Rule>>) {
-    let rules = match name {
-        "*" => vec![wire::Rule {
-            path: Some(wire::PathMatch::default()),
-            service: "api".to_owned(),
-            ..wire::Rule::default()
-        }],
-        _ => rules.to_vec(),
-    };
     let host = convert::edge_host(wire::EdgeHost {
         host: name.to_owned(),
         rules,
@@ -209,7 +207,7 @@ async fn a_request_goes_where_all_that_a_rule_demands_is_met() {
     site.check("DELETE /api/x", "delete").await;
     site.check("DELETE /api/x/", "api").await;
     site.check("GET /v12/items?x=1", "items").await;
-    site.check("GET /v12/items/1", "api").await;
+    site.check("GET /v12/items/1", "any").await;
     site.check(
         "PUT /v12/items",
         "no-route; path \"/v12/items\" with this method, these header fields and this query",

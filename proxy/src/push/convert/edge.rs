@@ -81,7 +81,7 @@ fn rule(wire: wire::Rule, lists: usize) -> Result<EdgeRule, Invalid> {
 
 fn access_rules(wire: wire::AccessRules) -> Result<AccessRules, Invalid> {
     let rules = each("rules", wire.rules, |rule| {
-        // Nobody knows which port a client reached: a rule that names one would never match, not even to deny.
+        // The edge knows its own port, and not the one that clients asked for: others map ports to it.
         match rule.to.iter().position(|to| !to.ports.is_empty()) {
             Some(to) => Err(Invalid::new(
                 format_args!("to[{to}].ports"),
