@@ -5,13 +5,19 @@ use serde_json::{Value, json};
 
 use super::rbac::Rule;
 
-/// Ordinary manifests, so that they read as any others.
-const MANIFESTS: &str = include_str!("bootstrap.yaml");
+/// Ordinary manifests, so that they read as any others. What configuration push may do is said where other clusters are
+/// told it: it must be in force before push asks for the first time, and be the same.
+const MANIFESTS: [&str; 2] = [
+    include_str!("bootstrap.yaml"),
+    include_str!("../../../push/manifests/10-control-rbac.yaml"),
+];
 
 /// Objects to create at start where they are missing. Where they exist, rules and subjects that they lack are added
 /// (unless their annotation `rbac.authorization.kubernetes.io/autoupdate` says `"false"`), and nothing is taken away.
 pub(crate) fn bootstrap() -> Vec<Value> {
-    let documents = serde_norway::Deserializer::from_str(MANIFESTS);
+    let documents = MANIFESTS
+        .into_iter()
+        .flat_map(serde_norway::Deserializer::from_str);
     let mut objects: Vec<Value> = documents
         .map(|document| {
             Value::deserialize(document).expect("the manifests are part of the binary and tested")

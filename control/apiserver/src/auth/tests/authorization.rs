@@ -56,6 +56,20 @@ fn bootstrap_gives_each_component_what_it_needs_and_no_more() {
         "escalate rbac.authorization.k8s.io/clusterroles x",
         false,
     );
+    let push = user("meshgate:push", &["meshgate:control"]);
+    for (request, is_allowed) in [
+        ("watch networking.k8s.io/ingresses", true),
+        ("patch networking.k8s.io/ingresses/status shop/a", true),
+        ("patch networking.k8s.io/ingresses shop/a", false),
+        ("create core/secrets meshgate-system/", true),
+        ("get core/secrets meshgate-system/meshgate-ca", true),
+        ("update core/secrets meshgate-system/meshgate-ca", false),
+        ("get core/secrets meshgate-system/other", false),
+        ("create core/secrets shop/", false),
+        ("create core/pods shop/", false),
+    ] {
+        check(&auth, &push, request, is_allowed);
+    }
     let nobody = user("nobody", &[]);
     check(&auth, &nobody, "get /apis/apps", true);
     check(&auth, &nobody, "get /version", true);
