@@ -13,6 +13,8 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{self, SignalKind};
 
 use crate::args::UpArgs;
 use crate::cluster::{Cluster, Lock, State, bequeath, leftovers};
@@ -43,16 +45,20 @@ pub(crate) fn run(args: &UpArgs) -> anyhow::Result<ExitCode> {
     cluster.remember()?;
     // From here on the keeper holds the lock and the supervisor the sockets.
     drop((lock, sockets));
-    let outcome = wait_for(&cluster, args, &state, reports, &mut progress);
-    if let Err(error) = outcome {
-        end(&mut keeper)?;
-        return Err(error);
-    }
+    let outcome = wait_for(&cluster, args, &state, reports, &mut progress)
+        .and_then(|()| (!args.detach).then(Asked::listen).transpose());
+    let asked = match outcome {
+        Ok(asked) => asked,
+        Err(error) => {
+            end(&mut keeper)?;
+            return Err(error);
+        }
+    };
     progress.summary(&cluster, args, &state);
-    if args.detach {
-        return Ok(ExitCode::SUCCESS);
+    match asked {
+        None => Ok(ExitCode::SUCCESS),
+        Some(asked) => stay(&cluster, &mut keeper, asked),
     }
-    stay(&cluster, &mut keeper)
 }
 
 /// Starts the keeper; what it reports comes through the pipe.
@@ -122,32 +128,61 @@ fn wait_for(
             break;
         }
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    runtime()?.block_on(ready::wait(cluster, args, state, progress))
+}
+
+/// What ends a cluster in the foreground. Listens before anybody is told that the cluster is ready: who is told may want it to
+/// end at once.
+struct Asked {
+    runtime: Runtime,
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
+    child: unix::Signal,
+}
+
+impl Asked {
+    fn listen() -> anyhow::Result<Self> {
+        let runtime = runtime()?;
+        let entered = runtime.enter();
+        let [interrupt, terminate, child] = [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::child(),
+        ]
+        .map(|kind| unix::signal(kind).context("cannot listen to signals"));
+        drop(entered);
+        Ok(Self {
+            runtime,
+            interrupt: interrupt?,
+            terminate: terminate?,
+            child: child?,
+        })
+    }
+
+    /// True: by somebody. False: the keeper ended by itself.
+    fn wait(mut self, keeper: &mut Child) -> anyhow::Result<bool> {
+        self.runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    _ = self.interrupt.recv() => return Ok(true),
+                    _ = self.terminate.recv() => return Ok(true),
+                    _ = self.child.recv() => if keeper.try_wait()?.is_some() { return Ok(false) },
+                }
+            }
+        })
+    }
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("cannot make a runtime")?;
-    runtime.block_on(ready::wait(cluster, args, state, progress))
+        .context("cannot make a runtime")
 }
 
 /// In the foreground until told to end.
-fn stay(cluster: &Cluster, keeper: &mut Child) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot make a runtime")?;
-    let asked = runtime.block_on(async {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut child = signal(SignalKind::child())?;
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => return anyhow::Ok(true),
-                _ = terminate.recv() => return anyhow::Ok(true),
-                _ = child.recv() => if keeper.try_wait()?.is_some() { return anyhow::Ok(false) },
-            }
-        }
-    })?;
+fn stay(cluster: &Cluster, keeper: &mut Child, asked: Asked) -> anyhow::Result<ExitCode> {
+    let asked = asked.wait(keeper)?;
     if !asked {
         bail!(
             "the cluster ended by itself; its log: {}",
