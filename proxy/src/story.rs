@@ -1,7 +1,8 @@
 //! The life of a request, for HTTP/1 and HTTP/2, edge and mesh, inbound and outbound.
 //!
 //! identify → route → permit → pick → forward → record. What differs between the ways in is decided by
-//! [`Direction`](crate::serve::Direction) within a step; the order never changes.
+//! [`Direction`](crate::serve::Direction) within a step; the order never changes. One question is asked early: of a rule
+//! with nothing behind it, whether the client may ask at all, for only then it is told what is missing.
 
 mod affinity;
 mod forward;
