@@ -135,7 +135,7 @@ async fn connect(
         };
         let failure = match reached {
             Ok(io) => {
-                route.service.succeeded(&picked, begun);
+                route.service.succeeded(&picked, || begun);
                 return Ok(Upstream {
                     io,
                     idle: policy.idle_timeout,
@@ -147,7 +147,7 @@ async fn connect(
         };
         // What the proxy itself lacks says nothing about an endpoint.
         if failure.side == Side::Upstream {
-            route.service.failed(&picked, begun, now(), chance());
+            route.service.failed(&picked, || begun, now(), chance());
         }
         let again = matches!(failure.retry, Retry::Perhaps(kind, safety)
             if policy.retries.permits(tried.len() as u32, kind, safety))

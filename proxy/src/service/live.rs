@@ -165,25 +165,30 @@ impl Service {
         Ok(Picked::new(endpoint.clone(), index))
     }
 
-    /// An exchange with an endpoint went well.
-    pub(crate) fn succeeded(&self, picked: &Picked, begun: Time) -> Change {
+    /// An exchange with an endpoint went well. When it began is only asked where latency counts, as below.
+    pub(crate) fn succeeded(&self, picked: &Picked, begun: impl FnOnce() -> Time) -> Change {
         let live = picked.endpoint.live();
         if self.policy().algorithm == Algorithm::PeakEwma {
             let now = clock::now();
-            lock(&live.latency).answered(now.since(picked.since(begun)), now);
+            lock(&live.latency).answered(now.since(picked.since(begun())), now);
         }
         self.works(live)
     }
 
     /// An endpoint answered that it has too much to do: how quickly it did says nothing, and it may ask to be left alone.
-    pub(crate) fn was_busy(&self, picked: &Picked, begun: Time, pause: Option<Duration>) -> Change {
+    pub(crate) fn was_busy(
+        &self,
+        picked: &Picked,
+        begun: impl FnOnce() -> Time,
+        pause: Option<Duration>,
+    ) -> Change {
         let live = picked.endpoint.live();
         let now = clock::now();
         if let Some(pause) = pause {
             live.pause(now, pause);
         }
         if self.policy().algorithm == Algorithm::PeakEwma {
-            lock(&live.latency).failed(now.since(picked.since(begun)), now);
+            lock(&live.latency).failed(now.since(picked.since(begun())), now);
         }
         self.works(live)
     }
@@ -207,10 +212,16 @@ impl Service {
     }
 
     /// An exchange with an endpoint failed.
-    pub(crate) fn failed(&self, picked: &Picked, begun: Time, now: Time, chance: u64) -> Change {
+    pub(crate) fn failed(
+        &self,
+        picked: &Picked,
+        begun: impl FnOnce() -> Time,
+        now: Time,
+        chance: u64,
+    ) -> Change {
         let live = picked.endpoint.live();
         if self.policy().algorithm == Algorithm::PeakEwma {
-            lock(&live.latency).failed(now.since(picked.since(begun)), now);
+            lock(&live.latency).failed(now.since(picked.since(begun())), now);
         }
         let mut book = lock(&self.live.ejections);
         // Nobody would ever count it out of the book again.

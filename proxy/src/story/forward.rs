@@ -429,14 +429,13 @@ fn report(
     outcome: &Result<Upgraded, Failure>,
 ) {
     let (service, picked) = (&route.service, &meeting.picked);
+    let since = || meeting.since();
     let change = match outcome {
-        _ if meeting.is_to_blame(outcome) => {
-            service.failed(picked, meeting.since(), now(), chance())
-        }
+        _ if meeting.is_to_blame(outcome) => service.failed(picked, since, now(), chance()),
         Ok(Upgraded::No(response)) if response.status == StatusCode::TOO_MANY_REQUESTS => {
-            service.was_busy(picked, meeting.since(), asked_pause(response))
+            service.was_busy(picked, since, asked_pause(response))
         }
-        Ok(_) => service.succeeded(picked, meeting.since()),
+        Ok(_) => service.succeeded(picked, since),
         Err(_) => Change::None,
     };
     let (name, address) = (route.service.name(), picked.endpoint.address());
